@@ -1,0 +1,75 @@
+"""What a route handler is given and what it gives back.
+
+A handler is a plain function ``(world, call) -> Reply``: no sockets, no sleeping, no global state. The server
+around it (:mod:`cortexclient.sandbox.server`) authenticates, waits for a worker, sleeps the price and plays the weather.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .world import World
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, already read and authenticated.
+
+    ``query`` keeps the last value of each name. ``now_ms`` is the server's clock in UTC milliseconds since the epoch;
+    handlers never read a clock of their own. ``origin`` is scheme and host as the client spelled them.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    now_ms: int
+    origin: str
+    user_id: int = 0
+    strict: bool = False
+
+    def json(self) -> Any:
+        """The body as JSON, whatever the Content-Type says (caveclient often sends none)."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer. ``price`` is the service time in seconds that the real server would have spent."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+    price: float = 0.0
+
+
+Handler = Callable[["World", Call], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of a service's table. ``path`` is in Starlette's notation (``/table/{table}/roots_binary``)."""
+
+    methods: tuple[str, ...]
+    path: str
+    handler: Handler
+    permission: str | None = "view"
+    resource: str | None = None
+    """The path parameter that names what is protected (``table`` or ``datastack``); None: any login will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """The routes of one CAVE service; requests of one service share its workers."""
+
+    service: str
+    routes: tuple[Route, ...] = field(default=())
