@@ -1,0 +1,1 @@
+"""Async, high-throughput client for CAVE connectomics datasets."""

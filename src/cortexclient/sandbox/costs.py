@@ -1,0 +1,33 @@
+"""What calls cost the real servers, in seconds: every price of the sandbox in one place.
+
+Prices are charged as time (a sleep while a worker is held), never as CPU. Those of the graph were measured on the real
+chunkedgraph service (PyChunkedGraph 2.21.1): 0.3-0.4 ms of server time for each *distinct* id whose root is looked up, about
+0.15 ms for each id whose timestamps are read, and nothing for a repeated id. Those of table queries are assumptions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+REQUEST: Final = 0.003
+"""Any authenticated request: parsing and the look-up of the token."""
+
+ROOT_LOOKUP_PER_ID: Final = 0.00035
+"""Supervoxel to root, for each distinct id."""
+
+NODE_READ_PER_ID: Final = 0.00015
+"""Timestamps, existence and latest-ness, for each distinct id."""
+
+LINEAGE_PER_NODE: Final = 0.0012
+"""Lineage: two reads for each generation of each root."""
+
+LEAVES_PER_ROOT: Final = 0.004
+"""Leaves, for each root asked."""
+
+TABLE_QUERY: Final = 0.020
+TABLE_QUERY_PER_ROW: Final = 5e-6
+"""A frozen query, and for each row returned (assumption)."""
+
+LIVE_QUERY: Final = 0.200
+LIVE_QUERY_PER_ROW: Final = 5e-6
+"""A live query, and for each row scanned; root look-ups that it needs are charged on top (assumption)."""

@@ -1,0 +1,30 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A HOME of its own for each test: caveclient writes into it, and no real token may leak in."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("CORTEXCLIENT_SERVER", "CORTEXCLIENT_TOKEN", "CAVE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data (``pcg_toy/``, ``neurons/`` ...); tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("CORTEXCLIENT_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the real data is not here: put it in ../shared/data or name it in CORTEXCLIENT_SHARED_DATA")
+    return folder
