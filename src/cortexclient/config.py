@@ -1,0 +1,96 @@
+"""How many, how stubborn, how patient: frozen settings of a client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+from .errors import CortexUsageError
+
+STORAGE = "storage"
+"""The pseudo-service of object stores (meshes, skeleton buckets, exports)."""
+
+
+def _check_positive(settings: Any) -> None:
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if isinstance(value, int | float) and value <= 0:
+            raise CortexUsageError(f"{type(settings).__name__}({item.name}={value}): must be above zero")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many requests may be under way at once, and how many ids one may carry.
+
+    The servers run about 16 workers a service, each of which serves one request at a time: more than 16 in flight only
+    queue there, in front of everybody else.
+    """
+
+    in_flight: int = 16
+    """Requests at once to each CAVE service."""
+    storage_in_flight: int = 64
+    """Requests at once to object stores, which scale further."""
+    per_service: Mapping[str, int] = field(default_factory=dict)
+    """Exceptions by service name, for example ``{"skeleton": 8}``."""
+    batch: Mapping[str, int] = field(default_factory=dict)
+    """Ids per request by endpoint name, for example ``{"roots_binary": 1000}``; never above the endpoint's own cap."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+        for name in ("per_service", "batch"):
+            values = dict(getattr(self, name))
+            if any(value <= 0 for value in values.values()):
+                raise CortexUsageError(f"Limits({name}={values}): must be above zero")
+            object.__setattr__(self, name, MappingProxyType(values))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a MappingProxyType cannot be pickled
+        return _make_limits, (self.in_flight, self.storage_in_flight, dict(self.per_service), dict(self.batch))
+
+    def of(self, service: str) -> int:
+        """Requests at once to ``service``."""
+        default = self.storage_in_flight if service == STORAGE else self.in_flight
+        return self.per_service.get(service, default)
+
+
+def _make_limits(in_flight: int, storage: int, per_service: dict[str, int], batch: dict[str, int]) -> Limits:
+    return Limits(in_flight=in_flight, storage_in_flight=storage, per_service=per_service, batch=batch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how long a request is tried again (exponential back-off with full jitter).
+
+    Refused connections, 429, 502, 503 and 504 are tried again; a broken connection only where the endpoint is
+    idempotent; a 500 at most ``server_error_attempts`` times, since on these servers it often means a bad id; writes
+    never.
+    """
+
+    attempts: int = 6
+    """Tries in all, the first included."""
+    server_error_attempts: int = 2
+    """Tries in all for an unexplained 500."""
+    deadline: float = 180.0
+    """Seconds for all tries of one request, waits included."""
+    base: float = 0.2
+    """Seconds: the first wait is drawn between 0 and this, the next between 0 and twice this, and so on."""
+    cap: float = 20.0
+    """Seconds: no single wait is longer, except where the server names one."""
+    max_retry_after: float = 120.0
+    """Seconds: a longer wish of the server is an error, not a nap."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds of silence that end one try of one request. The deadline of a whole call is its ``timeout=`` argument."""
+
+    connect: float = 10.0
+    read: float = 120.0
+    write: float = 60.0
+
+    def __post_init__(self) -> None:
+        _check_positive(self)

@@ -1,0 +1,105 @@
+"""DatasetSpec: where a dataset lives and what its tables are called. Pure data; nothing here talks to a server."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+
+from ..errors import NotFoundError
+
+GLOBAL_SERVER = "https://global.daf-apis.com"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec:
+    """Where a dataset lives and what its tables are called.
+
+    Only ``datastack`` is needed to talk to any CAVE datastack; the table names are needed to translate cell ids.
+
+    Examples
+    --------
+    >>> DatasetSpec(name="fish", datastack="fish1_public", server="https://global.brain-wire-test.org")
+    ... # doctest: +ELLIPSIS
+    DatasetSpec(name='fish', datastack='fish1_public', ...)
+    """
+
+    name: str
+    """How ``load_client`` calls it."""
+    datastack: str
+    """Name of the datastack on the info service."""
+    server: str = GLOBAL_SERVER
+    """The global server, with scheme. ``CORTEXCLIENT_SERVER`` overrides it."""
+    nucleus_table: str | None = None
+    """The table whose row ids are the cell ids."""
+    backup_tables: tuple[str, ...] = ()
+    """Reference tables with a better point for some cells (``target_id`` is the cell id)."""
+    cell_id_view: str | None = None
+    """The view that joins both, where there is one."""
+    space: str | None = None
+    """Name of the dataset object in :mod:`standard_transform` (``minnie_ds``, ``v1dd_ds``)."""
+    exports_url: str | None = None
+    """Bucket or folder of static table exports."""
+    storage_url: str | None = None
+    """Base URL that replaces ``gs://`` (``gs://B/p`` -> ``{storage_url}/B/p``); for mirrors and the sandbox."""
+
+
+_SPECS: dict[str, DatasetSpec] = {}
+
+
+def register(spec: DatasetSpec) -> DatasetSpec:
+    """Make ``spec`` known to :func:`get_spec` and ``load_client`` under its name."""
+    _SPECS[spec.name] = spec
+    return spec
+
+
+def get_spec(dataset: str | DatasetSpec) -> DatasetSpec:
+    """The spec itself, the registered one of that name, or the preset whose datastack is called so.
+
+    Raises
+    ------
+    NotFoundError
+        With the nearest names.
+    """
+    if isinstance(dataset, DatasetSpec):
+        return dataset
+    if spec := _SPECS.get(dataset):
+        return spec
+    for spec in _SPECS.values():
+        if spec.datastack == dataset:
+            return spec
+    nearest = difflib.get_close_matches(dataset, _SPECS, n=3, cutoff=0.3)
+    raise NotFoundError(
+        f"no dataset called {dataset!r}; known are {', '.join(sorted(_SPECS))}. "
+        "For any other datastack pass DatasetSpec(name=..., datastack=..., server=...)",
+        nearest=nearest,
+    )
+
+
+def known_specs() -> tuple[DatasetSpec, ...]:
+    """All registered specs, by name."""
+    return tuple(_SPECS[name] for name in sorted(_SPECS))
+
+
+MINNIE_PUBLIC = register(
+    DatasetSpec(
+        name="minnie_public",
+        datastack="minnie65_public",
+        nucleus_table="nucleus_detection_v0",
+        backup_tables=("nucleus_alternative_points",),
+        cell_id_view="nucleus_detection_lookup_v1",
+        space="minnie_ds",
+    )
+)
+MINNIE_PROD = register(replace(MINNIE_PUBLIC, name="minnie_prod", datastack="minnie65_phase3_v1"))
+V1DD = register(
+    DatasetSpec(
+        name="v1dd",
+        datastack="v1dd",
+        server="https://global.em.brain.allentech.org",
+        nucleus_table="nucleus_detection_v0",
+        backup_tables=("nucleus_alternative_points",),
+        cell_id_view="nucleus_alternative_lookup",
+        space="v1dd_ds",
+    )
+)
+V1DD_PUBLIC = register(replace(V1DD, name="v1dd_public", datastack="v1dd_public", backup_tables=()))

@@ -1,0 +1,119 @@
+"""What comes back when every id has its own outcome."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+
+from ._types import IdArray
+from .errors import CortexError, CortexUsageError, PartialFailure
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What became of one id: a value or an error, never both."""
+
+    id: int
+    value: T | None = None
+    error: CortexError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a value."""
+        return self.error is None
+
+    def unwrap(self) -> T:
+        """The value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # None is a value where T allows it
+
+
+class Results(Mapping[int, T]):
+    """The outcomes of a many-call: a mapping of the ids that succeeded, in input order, plus ``errors``.
+
+    One bad id spoils only itself. ``len(results) + len(results.errors)`` is the number of distinct ids asked.
+
+    Parameters
+    ----------
+    outcomes
+        One for each distinct id, in the order of the input.
+    """
+
+    __slots__ = ("_errors", "_values")
+
+    def __init__(self, outcomes: list[Outcome[T]]) -> None:
+        self._values: dict[int, T] = {o.id: o.unwrap() for o in outcomes if o.ok}
+        self._errors: dict[int, CortexError] = {o.id: o.error for o in outcomes if o.error is not None}
+
+    def __getitem__(self, key: int) -> T:
+        if key in self._errors:
+            raise self._errors[key]
+        return self._values[int(key)]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def errors(self) -> Mapping[int, CortexError]:
+        """Why each other id failed."""
+        return self._errors
+
+    @property
+    def failed_ids(self) -> IdArray:
+        """(n,) int64: the ids to ask again."""
+        return np.fromiter(self._errors, np.int64, len(self._errors))
+
+    def status(self) -> dict[str, int]:
+        """How many outcomes there are of each kind: ``{"ok": 9_997, "NotFoundError": 3}``."""
+        return {"ok": len(self._values)} | dict(Counter(type(error).__name__ for error in self._errors.values()))
+
+    def raise_if_failed(self) -> Self:
+        """Raise :class:`PartialFailure` if any id failed (``.results`` keeps what succeeded), else return self."""
+        if self._errors:
+            kinds = ", ".join(f"{kind} {n}" for kind, n in self.status().items() if kind != "ok")
+            total = len(self._values) + len(self._errors)
+            message = f"{len(self._errors):,} of {total:,} ids failed ({kinds}); .results holds the others"
+            raise PartialFailure(message, results=self, errors=self._errors)
+        return self
+
+    def __repr__(self) -> str:  # O(1) in the values: asyncio.run formats what it returns
+        return "Results: " + ", ".join(f"{n:,} {kind}" for kind, n in self.status().items())
+
+
+class Stream(Generic[T]):
+    """Outcomes as they arrive, in bounded memory. Open it with ``async with``, then loop with ``async for``.
+
+    The context is required: it owns the workers, so that leaving it early (``break``, an exception) ends them all.
+    """
+
+    def __init__(self, open_: Callable[[], AbstractAsyncContextManager[AsyncIterator[Outcome[T]]]]) -> None:
+        self._context = open_()
+
+    async def __aenter__(self) -> AsyncIterator[Outcome[T]]:
+        return await self._context.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._context.__aexit__(kind, error, traceback)
+
+    def __aiter__(self) -> Any:
+        raise CortexUsageError(
+            "open the stream first: `async with client.stream_...(ids) as outcomes:`, then "
+            "`async for outcome in outcomes:`"
+        )
