@@ -23,7 +23,7 @@ class Progress:
 
 
 ProgressLike: TypeAlias = bool | Callable[[Progress], object] | None
-"""None: silent. True: a tqdm bar (terminal or notebook). A callable gets :class:`Progress`, ten times a second at most."""
+"""None: silent. True: a tqdm bar. A callable gets :class:`Progress`, at most ten times a second."""
 
 
 class Reporter(AbstractContextManager["Reporter"]):

@@ -1,0 +1,122 @@
+"""Every URL that cortexclient asks, in one table.
+
+``path`` may name ``{datastack}``, ``{table}`` (the chunkedgraph's table id) and whatever the call adds. ``batch`` is how
+many ids one request should carry: the servers set no cap on most lists, but a root look-up costs them 0.35 ms for each
+id, so that batches of about 2,000 keep all of a service's workers busy and none of them long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["global", "local"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One row of the table: which URL, and what the transport must know about it."""
+
+    service: str
+    """Whose workers it occupies; limits and rates are counted by it."""
+    name: str
+    method: str
+    path: str
+    scope: Scope = "local"
+    """Global services (info, auth, schema, state) live on the spec's server, local ones where the info record says."""
+    idempotent: bool = True
+    """Asking twice changes nothing: a broken connection may be tried again. True for all reads, POST included."""
+    batch: int | None = None
+    accept_encoding: str = "gzip"
+    content_type: str | None = None
+    expects: str = ""
+    """The Content-Type that a good answer starts with; empty where the real servers lie about it."""
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.name}"
+
+
+JSON = "application/json"
+ARROW = "data.arrow"
+"""What the materialization service calls Arrow IPC streams; not a registered media type."""
+
+_P = "/segmentation/api/v1/table/{table}"
+_M2 = "/materialize/api/v2/datastack/{datastack}"
+_M3 = "/materialize/api/v3/datastack/{datastack}"
+_I = "/info/api/v2"
+
+
+def _info(name: str, path: str) -> Endpoint:
+    return Endpoint(service="info", name=name, method="GET", path=path, scope="global", expects=JSON)
+
+
+def _graph(name: str, method: str, path: str, *, batch: int | None = None, binary: bool = False) -> Endpoint:
+    # GETs with a body are the service's own way (valid_nodes, past_id_mapping): a POST there is a 405
+    return Endpoint(
+        service="chunkedgraph",
+        name=name,
+        method=method,
+        path=path,
+        batch=batch,
+        content_type=None if binary else JSON,
+    )
+
+
+def _table(name: str, path: str, method: str = "GET") -> Endpoint:
+    return Endpoint(service="materialize", name=name, method=method, path=path)
+
+
+def _query(name: str, path: str) -> Endpoint:
+    # only zstd is offered: the server compresses the Arrow buffers then, and puts no gzip around them
+    return Endpoint(
+        service="materialize",
+        name=name,
+        method="POST",
+        path=path,
+        content_type=JSON,
+        accept_encoding="zstd",
+        expects=ARROW,
+    )
+
+
+DATASTACK = _info("datastack", f"{_I}/datastack/full/{{datastack}}")
+DATASTACKS = _info("datastacks", f"{_I}/datastacks")
+ALIGNED_VOLUMES = _info("aligned_volumes", f"{_I}/aligned_volume")
+ALIGNED_VOLUME = _info("aligned_volume", f"{_I}/aligned_volume/{{aligned_volume}}")
+ALIGNED_VOLUME_BY_ID = _info("aligned_volume_by_id", f"{_I}/aligned_volume/id/{{id}}")
+VOLUME_DATASTACKS = _info("volume_datastacks", f"{_I}/aligned_volume/{{aligned_volume}}/datastacks")
+IMAGE_MIRRORS = _info("image_mirrors", f"{_I}/datastack/{{datastack}}/image_sources")
+INFO_VERSION = _info("version", "/info/version")
+
+SEGMENTATION_INFO = _graph("info", "GET", "/segmentation/table/{table}/info")
+GRAPH_VERSION = _graph("version", "GET", "/segmentation/api/version")
+ROOTS_BINARY = _graph("roots_binary", "POST", f"{_P}/roots_binary", batch=2_000, binary=True)
+ROOT_TIMESTAMPS = _graph("root_timestamps", "POST", f"{_P}/root_timestamps", batch=2_000)
+IS_LATEST_ROOTS = _graph("is_latest_roots", "POST", f"{_P}/is_latest_roots", batch=4_000)
+VALID_NODES = _graph("valid_nodes", "GET", f"{_P}/valid_nodes", batch=4_000)
+LEAVES = _graph("leaves", "GET", f"{_P}/node/{{id}}/leaves")
+LEAVES_MANY = _graph("leaves_many", "POST", f"{_P}/node/leaves_many", batch=20)
+CHILDREN = _graph("children", "GET", f"{_P}/node/{{id}}/children")
+LINEAGE_GRAPH = _graph("lineage_graph", "POST", f"{_P}/lineage_graph_multiple", batch=100)
+PAST_ID_MAPPING = _graph("past_id_mapping", "GET", f"{_P}/past_id_mapping", batch=100)
+OLDEST_TIMESTAMP = _graph("oldest_timestamp", "GET", f"{_P}/oldest_timestamp")
+
+MATERIALIZE_VERSION = _table("version", "/materialize/version")
+VERSIONS = _table("versions", f"{_M3}/versions")
+VERSIONS_METADATA = _table("metadata", f"{_M3}/metadata")
+VERSION_METADATA = _table("version_metadata", f"{_M3}/version/{{version}}")
+TABLES = _table("tables", f"{_M2}/version/{{version}}/tables")
+TABLES_METADATA = _table("tables_metadata", f"{_M3}/version/{{version}}/tables/metadata")
+TABLE_METADATA = _table("table_metadata", f"{_M3}/version/{{version}}/table/{{name}}/metadata")
+TABLE_COUNT = _table("count", f"{_M2}/version/{{version}}/table/{{name}}/count")
+TABLE_QUERY = _query("table_query", f"{_M3}/version/{{version}}/table/{{name}}/query")
+JOIN_QUERY = _query("join_query", f"{_M3}/version/{{version}}/query")
+LIVE_QUERY = _query("live_query", f"{_M3}/query")
+VIEWS = _table("views", f"{_M3}/version/{{version}}/views")
+VIEW_METADATA = _table("view_metadata", f"{_M3}/version/{{version}}/views/{{name}}/metadata")
+VIEW_SCHEMA = _table("view_schema", f"{_M3}/version/{{version}}/views/{{name}}/schema")
+VIEW_SCHEMAS = _table("view_schemas", f"{_M3}/version/{{version}}/views/schemas")
+VIEW_QUERY = _query("view_query", f"{_M3}/version/{{version}}/views/{{name}}/query")
+UNIQUE_STRING_VALUES = _table("unique_string_values", f"{_M3}/table/{{name}}/unique_string_values")
+
+ALL: tuple[Endpoint, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Endpoint))
