@@ -6,6 +6,289 @@ Everything the service answers follows from three append-only facts, the same th
 - **lineage** ``(former root, new root, operation)``: the operation that retired one root and made the other;
 - **operations**: the log of edits.
 
-A node's children are the nodes that ever pointed at it, its creation time is the time of those cells, a root is retired by
-the operation that lists it as former. All times are UTC milliseconds since the epoch, all ids int64.
+A node's children are the nodes that ever pointed at it, its creation time is the time of those cells, a root is retired
+by the operation that lists it as former. All times are UTC milliseconds since the epoch, all ids int64.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .layout import Ids, Layout, as_ids
+from .nodes import NEVER, Bools, Cells, Lineage, NodeTable
+
+__all__ = ["NEVER", "Cells", "Edges", "Graph", "Layout", "Lineage", "Operation"]
+
+Pairs = tuple[tuple[int, int], ...]
+Points = tuple[tuple[int, int, int], ...]
+
+FOLD_AT: Final = 200_000
+"""Cells of later edits that are kept apart from the big block before both are sorted into one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One record of the edit log, with the fields that the service shows.
+
+    ``time_ms`` is when the edit took effect (the time of all its cells), ``logged_ms`` when its log record was last
+    written (the same where not given). ``status`` is 0 for success, 1 for created (refused edits stay there).
+    Points are voxels.
+    """
+
+    id: int
+    time_ms: int
+    user: str
+    kind: Literal["merge", "split", "undo", "redo"]
+    status: int = 0
+    roots: tuple[int, ...] = ()
+    added_edges: Pairs = ()
+    removed_edges: Pairs = ()
+    source_ids: tuple[int, ...] = ()
+    sink_ids: tuple[int, ...] = ()
+    source_coords: Points = ()
+    sink_coords: Points = ()
+    bb_offset: tuple[int, int, int] | None = None
+    affinities: tuple[float, ...] = ()
+    undo_operation_id: int | None = None
+    redo_operation_id: int | None = None
+    exception: str = ""
+    logged_ms: int = -1
+
+    def __post_init__(self) -> None:
+        if self.logged_ms < 0:
+            object.__setattr__(self, "logged_ms", self.time_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Supervoxel edges: ids ``a`` and ``b`` (int64), affinity (float32), contact area (int32), active (bool).
+
+    An active edge holds its two supervoxels together; those between chunks make up the level-2 graph.
+    """
+
+    a: Ids
+    b: Ids
+    affinity: npt.NDArray[np.float32]
+    area: npt.NDArray[np.int32]
+    active: Bools
+
+    @classmethod
+    def empty(cls) -> Edges:
+        """No edges."""
+        none = np.empty(0, np.int64)
+        return cls(none, none, none.astype(np.float32), none.astype(np.int32), none.astype(bool))
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+
+class Graph:
+    """A chunkedgraph's whole history, open to edits.
+
+    The bulk lies in one immutable sorted block; edits made at run time in a second, small one, which wins where both
+    have an answer because edits only ever append later times. It is folded in when it has grown.
+
+    Parameters
+    ----------
+    layout
+        Geometry of ids and chunks.
+    table
+        The graph's name, ``minnie3_v1`` for example.
+    created_ms
+        When the initial nodes were written.
+    cells, lineage
+        In any order.
+    operations
+        The edit log; every operation that ``lineage`` names must be there.
+    edges
+        Supervoxel edges; without them the graph answers no level-2 graph, subgraph, path or split.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        table: str,
+        created_ms: int,
+        cells: Cells,
+        lineage: Lineage,
+        operations: Iterable[Operation],
+        edges: Edges | None = None,
+    ) -> None:
+        self.layout = layout
+        self.table = table
+        self.created_ms = created_ms
+        self.operations = {operation.id: operation for operation in operations}
+        self.edges = edges if edges is not None else Edges.empty()
+        self._base = self._block(cells, lineage)
+        self._recent = self._block(Cells.empty(), Lineage.empty())
+
+    def _block(self, cells: Cells, lineage: Lineage) -> NodeTable:
+        operations = np.fromiter(self.operations, np.int64, len(self.operations))
+        times = np.fromiter((o.time_ms for o in self.operations.values()), np.int64, len(operations))
+        order = np.argsort(operations)
+        rows = order[np.searchsorted(operations, lineage.operation_id, sorter=order)] if len(operations) else order
+        return NodeTable(cells, lineage, times[rows])
+
+    @property
+    def _blocks(self) -> tuple[NodeTable, ...]:
+        return (self._base, self._recent) if len(self._recent.cells.node) else (self._base,)
+
+    @property
+    def cells(self) -> Cells:
+        """All parent cells."""
+        return self._base.cells + self._recent.cells
+
+    @property
+    def lineage(self) -> Lineage:
+        """The whole lineage."""
+        return self._base.lineage + self._recent.lineage
+
+    def append(self, operation: Operation, cells: Cells, lineage: Lineage) -> None:
+        """Write one edit. Its cells must not be older than any that are there."""
+        self.operations[operation.id] = operation
+        cells, lineage = self._recent.cells + cells, self._recent.lineage + lineage
+        if len(cells.node) > FOLD_AT:
+            self._base = self._block(self._base.cells + cells, self._base.lineage + lineage)
+            cells, lineage = Cells.empty(), Lineage.empty()
+        self._recent = self._block(cells, lineage)
+
+    def parents(self, ids: npt.ArrayLike, time_ms: int) -> Ids:
+        """Parent of each id at a time, inclusive: a cell written at ``time_ms`` counts. 0 where there is none."""
+        nodes = as_ids(ids)
+        parents = self._base.parents(nodes, time_ms)
+        for block in self._blocks[1:]:
+            later = block.parents(nodes, time_ms)
+            parents = np.where(later, later, parents)
+        return parents
+
+    def roots(self, ids: npt.ArrayLike, time_ms: int, stop_layer: int | None = None) -> Ids:
+        """Climb from each id to its ancestor at a time.
+
+        Parameters
+        ----------
+        ids
+            (n,) ids of any layer.
+        time_ms
+            Inclusive.
+        stop_layer
+            The climb ends at the first ancestor of this layer or above (edges of the tree may skip layers);
+            the roots' layer if not given.
+
+        Returns
+        -------
+        (n,) int64, in input order: 0 where the id is unknown, or has no ancestor of that layer at that time. Known ids
+        of ``stop_layer`` or above stand for themselves, retired or not; a retired lower node climbs to a retired root.
+        """
+        stop = stop_layer or self.layout.n_layers
+        nodes = as_ids(ids).copy()
+        climbing = self.layout.layer(nodes) < stop
+        there = ~climbing
+        nodes[there] = np.where(self.exists(nodes[there]), nodes[there], 0)
+        active = np.flatnonzero(climbing)
+        while len(active):
+            nodes[active] = parents = self.parents(nodes[active], time_ms)
+            active = active[(parents != 0) & (self.layout.layer(parents) < stop)]
+        return nodes
+
+    def exists(self, ids: npt.ArrayLike) -> Bools:
+        """Whether each id is a node of the graph, at whatever time."""
+        nodes = as_ids(ids)
+        known: Bools = self.created(nodes) != NEVER
+        for block in self._blocks:
+            known |= block.has_cells(nodes)
+        return known
+
+    def created(self, ids: npt.ArrayLike) -> Ids:
+        """Creation time of each id (the time of its children's cells), ms; `NEVER` for unknown ids and supervoxels."""
+        nodes = as_ids(ids)
+        return _earliest(block.by_parent.first(nodes, 1, NEVER) for block in self._blocks)
+
+    def retired(self, ids: npt.ArrayLike) -> Ids:
+        """When each root was retired by an edit, ms; `NEVER` for current roots and for what is no root."""
+        nodes = as_ids(ids)
+        return _earliest(block.by_former.first(nodes, 2, NEVER) for block in self._blocks)
+
+    def retired_by(self, ids: npt.ArrayLike) -> Ids:
+        """The operation that retired each root; 0 for current roots and for what is no root."""
+        nodes = as_ids(ids)
+        return as_ids(np.max([block.by_former.first(nodes, 1, 0) for block in self._blocks], axis=0))
+
+    def written(self, ids: npt.ArrayLike, start_ms: int, end_ms: int) -> Bools:
+        """Whether anything was written about each id in ``[start_ms, end_ms)``: creation, a new parent, retirement."""
+        nodes = as_ids(ids)
+        created, retired = self.created(nodes), self.retired(nodes)
+        touched = ((start_ms <= created) & (created < end_ms)) | ((start_ms <= retired) & (retired < end_ms))
+        for block in self._blocks:
+            rows, owner = block.parent_cells(nodes)
+            times = block.cells.time_ms[rows]
+            touched[owner[(start_ms <= times) & (times < end_ms)]] = True
+        return touched
+
+    def children(self, node: int) -> Ids:
+        """Children of one node, sorted; empty for supervoxels and unknown ids. They never change."""
+        return self.children_of(np.array([node], np.int64))[0]
+
+    def children_of(self, ids: npt.ArrayLike) -> tuple[Ids, Ids]:
+        """Children of many nodes, and for each child the position in ``ids`` of its parent."""
+        nodes = as_ids(ids)
+        found = [(block.by_parent, *block.by_parent.rows(nodes)) for block in self._blocks]
+        return np.concatenate([g.values[0][rows] for g, rows, _ in found]), np.concatenate([o for *_, o in found])
+
+    def leaves(self, node: int, stop_layer: int = 1) -> Ids:
+        """Descendants of exactly ``stop_layer``, sorted; the node itself if it is of that layer.
+
+        Branches that skip the layer contribute nothing. Empty for unknown ids.
+        """
+        return self.leaves_of(np.array([node], np.int64), stop_layer)[0]
+
+    def leaves_of(self, ids: npt.ArrayLike, stop_layer: int = 1) -> tuple[Ids, Ids]:
+        """Leaves of many nodes (see `leaves`), and for each the position in ``ids`` of its ancestor; sorted by both."""
+        nodes = as_ids(ids)
+        owner = np.arange(len(nodes))
+        found = []
+        while len(nodes):
+            layers = self.layout.layer(nodes)
+            found.append((nodes[layers == stop_layer], owner[layers == stop_layer]))
+            inner = layers > stop_layer
+            owner = owner[inner]
+            nodes, parent = self.children_of(nodes[inner])
+            owner = owner[parent]
+        leaves = np.concatenate([n for n, _ in found]) if found else nodes
+        owners = np.concatenate([o for _, o in found]) if found else owner
+        order = np.lexsort((leaves, owners))
+        return leaves[order], owners[order]
+
+    def successors(self, ids: npt.ArrayLike) -> tuple[Ids, Ids]:
+        """The roots that replaced each root, and for each the position in ``ids`` of the root it replaced."""
+        nodes = as_ids(ids)
+        found = [(block.by_former, *block.by_former.rows(nodes)) for block in self._blocks]
+        return np.concatenate([g.values[0][rows] for g, rows, _ in found]), np.concatenate([o for *_, o in found])
+
+    def predecessors(self, ids: npt.ArrayLike) -> tuple[Ids, Ids]:
+        """The roots that each root replaced, and for each the position in ``ids`` of its replacement."""
+        nodes = as_ids(ids)
+        found = [(block.by_new, *block.by_new.rows(nodes)) for block in self._blocks]
+        return np.concatenate([g.values[0][rows] for g, rows, _ in found]), np.concatenate([o for *_, o in found])
+
+    def root_ids(self) -> Ids:
+        """Every root that ever was, sorted."""
+        first = self.layout.n_layers << self.layout.layer_shift
+        keys = [block.by_parent.key[np.searchsorted(block.by_parent.key, first) :] for block in self._blocks]
+        roots = np.concatenate(keys)
+        return as_ids(roots[np.diff(roots, prepend=0) != 0])
+
+    def is_root(self, ids: npt.ArrayLike) -> Bools:
+        """Whether each id is a root of the graph, current or retired."""
+        nodes = as_ids(ids)
+        roots: Bools = (self.layout.layer(nodes) == self.layout.n_layers) & (self.created(nodes) != NEVER)
+        return roots
+
+
+def _earliest(times: Iterable[Ids]) -> Ids:
+    return as_ids(np.min(list(times), axis=0))
