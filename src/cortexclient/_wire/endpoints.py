@@ -1,8 +1,8 @@
 """Every URL that cortexclient asks, in one table.
 
-``path`` may name ``{datastack}``, ``{table}`` (the chunkedgraph's table id) and whatever the call adds. ``batch`` is how
-many ids one request should carry: the servers set no cap on most lists, but a root look-up costs them 0.35 ms for each
-id, so that batches of about 2,000 keep all of a service's workers busy and none of them long.
+``path`` may name ``{datastack}``, ``{table}`` (the chunkedgraph's table id) and whatever the call adds. ``batch`` is
+how many ids one request should carry: the servers set no cap on most lists, but a root look-up costs them 0.35 ms for
+each id, so that batches of about 2,000 keep all of a service's workers busy and none of them long.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _number_list(body: bytes, key: str, of_type: Literal["u", "d"]) -> npt.NDArr
         if not isinstance(numbers, simdjson.Array):
             raise DecodeError(f"the reply has no list {key!r}: {body[:60]!r}")
         return np.frombuffer(numbers.as_buffer(of_type=of_type), np.uint64 if of_type == "u" else np.float64).copy()
-    except (ValueError, KeyError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DecodeError(f"{key!r} is not a list of numbers ({error}): {body[:60]!r}") from error
 
 
