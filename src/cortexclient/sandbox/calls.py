@@ -64,12 +64,23 @@ class Route:
     handler: Handler
     permission: str | None = "view"
     resource: str | None = None
-    """The path parameter that names what is protected (``table`` or ``datastack``); None: any login will do."""
+    """The path parameter that names what is protected (``table``, ``datastack``, ``aligned_volume``); None: any login will do."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """The routes of one CAVE service; requests of one service share its workers."""
+    """The routes of one CAVE service; requests of one service share its workers.
+
+    The services answer their own failures differently, so each table says how:
+
+    - ``on_error`` makes the answer of an exception that a handler let through (None: Flask-RESTX's plain 500);
+    - ``wrong_method`` answers a known path asked with another method (None: Flask's HTML page, status 405);
+    - ``gzips``: 2xx bodies are compressed whenever the client accepts gzip, as the chunkedgraph does. A reply that names its
+      own Content-Encoding is left alone.
+    """
 
     service: str
     routes: tuple[Route, ...] = field(default=())
+    on_error: Callable[[Call, Exception], Reply] | None = None
+    wrong_method: Callable[[Call], Reply] | None = None
+    gzips: bool = False
