@@ -1,0 +1,144 @@
+"""What every service of a client shares: where its requests go, and which instant they are about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from .._transport.cache import Cache
+from .._transport.transport import Reply, Transport
+from .._types import IdArray, Snapshot, When
+from .._wire import endpoints, json
+from .._wire.endpoints import Endpoint
+from ..config import Limits
+from ..datasets.spec import DatasetSpec
+from ..errors import CortexUsageError, NotFoundError
+
+SERVER_VARIABLE = "CORTEXCLIENT_SERVER"
+MINUTES = 60.0
+"""Answers that may change (datastack records, the list of versions) are asked again after a few of these."""
+
+
+def check_aware(when: When, name: str = "timestamp") -> datetime:
+    """Refuse a datetime without time zone, else the same instant in UTC."""
+    if not isinstance(when, datetime):
+        raise CortexUsageError(f"{name} must be a datetime with a time zone, not {type(when).__name__}")
+    if when.tzinfo is None:
+        raise CortexUsageError(
+            f"{name}={when.isoformat()} has no time zone, so that it could mean any hour of the day: "
+            f"write datetime(..., tzinfo=timezone.utc), or {name}.astimezone(timezone.utc) if it is your local time"
+        )
+    return when.astimezone(UTC)
+
+
+def server_time(text: str) -> datetime:
+    """Read a time as the materialization service writes it: naive UTC, with or without a fraction."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def epoch(when: datetime) -> str:
+    """UNIX seconds as decimal text, exact to the microsecond."""
+    return f"{when.timestamp():.6f}"
+
+
+def epoch_ms(milliseconds: int) -> str:
+    """UNIX seconds as decimal text, from milliseconds."""
+    return f"{milliseconds / 1000:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The connection of one client to one dataset, and the instant it is pinned to."""
+
+    transport: Transport
+    spec: DatasetSpec
+    limits: Limits
+    cache: Cache
+    version: int | None = None
+    timestamp: datetime | None = None
+
+    def at(self, version: int | None, timestamp: datetime | None) -> Session:
+        """Pin another instant over the same connections and caches."""
+        return replace(self, version=version, timestamp=timestamp)
+
+    @property
+    def server(self) -> str:
+        """The global server: ``CORTEXCLIENT_SERVER`` if set (it then plays all services), else the spec's."""
+        return (os.environ.get(SERVER_VARIABLE) or self.spec.server).rstrip("/")
+
+    async def record(self) -> Mapping[str, Any]:
+        """Fetch the datastack's record from the info service, once in a while."""
+        server, datastack = self.server, self.spec.datastack
+
+        async def load() -> Mapping[str, Any]:
+            self.transport.trust(server)
+            reply = await self.transport.send(endpoints.DATASTACK, server, path={"datastack": datastack})
+            return dict(json.decode(reply.body))
+
+        return await self.cache.get(("record", server, datastack), load, ttl=5 * MINUTES)
+
+    async def send(
+        self,
+        endpoint: Endpoint,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        ids: IdArray | tuple[int, ...] = (),
+        **path: str | int,
+    ) -> Reply:
+        """Send one request to where this datastack's ``endpoint`` lives."""
+        origin = self.server
+        if endpoint.scope == "local" or "{table}" in endpoint.path:
+            record = await self.record()
+            path.setdefault("table", segmentation_table(record))
+            if endpoint.scope == "local" and SERVER_VARIABLE not in os.environ:
+                origin = str(record["local_server"]).rstrip("/")
+        self.transport.trust(origin)
+        path.setdefault("datastack", self.spec.datastack)
+        return await self.transport.send(endpoint, origin, path=path, query=query, body=body, ids=ids)
+
+    async def snapshot(self, timestamp: When | None = None) -> Snapshot:
+        """Resolve the instant of a call: its own, else the client's pin, else now."""
+        if timestamp is not None:
+            return Snapshot(check_aware(timestamp))
+        if self.version is not None:
+            return await self.version_snapshot(self.version)
+        return Snapshot(self.timestamp or datetime.now(UTC))
+
+    async def version_snapshot(self, version: int) -> Snapshot:
+        """Look up the instant of a materialization version; it never changes, expired or not."""
+
+        async def load() -> datetime:
+            try:
+                reply = await self.send(endpoints.VERSION_METADATA, version=version)
+            except NotFoundError as error:
+                raise NotFoundError(
+                    f"{self.spec.datastack} has no version {version}; client.materialize.get_versions() lists them",
+                    endpoint=error.endpoint,
+                ) from error
+            return server_time(json.decode(reply.body)["time_stamp"])
+
+        return Snapshot(await self.cache.get(("version", self.server, self.spec.datastack, version), load), version)
+
+    def batch(self, endpoint: Endpoint) -> int:
+        """How many ids one request to ``endpoint`` carries."""
+        cap = endpoint.batch or 1
+        return min(cap, self.limits.batch.get(endpoint.name, cap))
+
+
+def segmentation_table(record: Mapping[str, Any]) -> str:
+    """Name of the chunkedgraph: the last part of ``graphene://https://server/segmentation/table/NAME``."""
+    return str(record["segmentation_source"]).rstrip("/").rpartition("/")[2]
+
+
+class Service:
+    """Base of the services: holds the session, nothing else."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._session.spec.datastack}>"

@@ -1,0 +1,58 @@
+"""The info service: what a datastack is made of and where its servers are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._wire import endpoints, json
+from ._base import Service
+
+
+class AsyncInfo(Service):
+    """Datastack records, with caveclient's method names (``InfoServiceClient``)."""
+
+    async def get_datastacks(self) -> list[str]:
+        """List the datastacks that the token may see, sorted by name."""
+        return sorted(json.decode((await self._session.send(endpoints.DATASTACKS)).body))
+
+    async def get_datastack_info(self) -> dict[str, Any]:
+        """Fetch the record of the datastack (cached for a few minutes).
+
+        Returns
+        -------
+        dict
+            ``local_server``, ``segmentation_source``, ``synapse_table``, ``aligned_volume`` (a dict) and so on;
+            resolutions in nm.
+        """
+        return dict(await self._session.record())
+
+    async def local_server(self) -> str:
+        """Address of the server that holds this datastack's graph and tables."""
+        return str((await self._session.record())["local_server"])
+
+    async def image_source(self) -> str:
+        """Cloudpath of the EM images."""
+        return str((await self._session.record())["aligned_volume"]["image_source"])
+
+    async def segmentation_source(self) -> str:
+        """Cloudpath of the segmentation (``graphene://...``)."""
+        return str((await self._session.record())["segmentation_source"])
+
+    async def viewer_site(self) -> str | None:
+        """Address of the Neuroglancer that this datastack is shown in."""
+        site = (await self._session.record()).get("viewer_site")
+        return None if site is None else str(site)
+
+    async def viewer_resolution(self) -> tuple[float, float, float]:
+        """Voxel size of the viewer: x, y, z in nm."""
+        record = await self._session.record()
+        x, y, z = (float(record[f"viewer_resolution_{axis}"]) for axis in "xyz")
+        return x, y, z
+
+    async def get_aligned_volumes(self) -> list[str]:
+        """List the aligned volumes that the token may see, sorted by name."""
+        return sorted(json.decode((await self._session.send(endpoints.ALIGNED_VOLUMES)).body))
+
+    async def get_aligned_volume_info(self) -> dict[str, Any]:
+        """Name, description and image source of the datastack's aligned volume."""
+        return dict((await self._session.record())["aligned_volume"])
