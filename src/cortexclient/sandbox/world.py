@@ -1,0 +1,268 @@
+"""A world: everything a sandbox serves, with its whole history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Self
+
+import polars as pl
+
+from .graph import Cells, Edges, Graph, Layout, Lineage, Operation
+from .tables import Table, Tables, Version, View
+
+FORMAT: Final = 1
+"""Of the files that `World.save` writes; another number is refused."""
+
+
+@dataclass(frozen=True)
+class Datastack:
+    """One datastack, as the info service describes it.
+
+    Parameters
+    ----------
+    name
+        ``minnie65_public`` for example.
+    aligned_volume
+        Name of the aligned volume; datastacks of one world may share it.
+    segmentation
+        Name of the segmentation table that clients of this datastack use.
+    ceiling_ms
+        For public (virtual) segmentations: nothing after this time is shown. None: no limit.
+    synapse_table, soma_table
+        Names of tables; None where the datastack has none.
+    viewer_resolution
+        Nanometres per voxel in the viewer.
+    viewer_site, description, image_source
+        As published.
+    """
+
+    name: str
+    aligned_volume: str
+    segmentation: str
+    synapse_table: str | None = None
+    soma_table: str | None = None
+    viewer_resolution: tuple[float, float, float] = (4.0, 4.0, 40.0)
+    viewer_site: str = "https://spelunker.cave-explorer.org/"
+    description: str = ""
+    image_source: str = ""
+    ceiling_ms: int | None = None
+
+
+@dataclass
+class World:
+    """A graph, the annotation tables on it, their versions, and the datastacks that show them.
+
+    Build one with `default`, `synthesize`, `from_toy`, `from_minnie65` or `load`.
+
+    Parameters
+    ----------
+    name
+        Short name; also the name of the dataset that guards it.
+    seed
+        What it was made from; 0 for recorded worlds.
+    graph
+        The chunkedgraph with all its edits.
+    tables, views, datastacks
+        By name.
+    versions
+        Of all datastacks, in the order the server lists them.
+    notes
+        What a user should know about the data: what is real, what is synthetic.
+    """
+
+    name: str
+    seed: int
+    graph: Graph
+    tables: dict[str, Table] = field(default_factory=dict)
+    views: dict[str, View] = field(default_factory=dict)
+    versions: list[Version] = field(default_factory=list)
+    datastacks: dict[str, Datastack] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def annotations(self) -> Tables:
+        """The tables at any version or time; frozen states are cached here."""
+        return Tables(self.graph, self.tables, self.views, self.versions)
+
+    def version(self, number: int | None = None, datastack: str | None = None) -> Version:
+        """A version by number, the newest valid one by default, of the first datastack if none is named.
+
+        Raises
+        ------
+        LookupError
+            There is none.
+        """
+        owner = datastack or next(iter(self.datastacks))
+        rows = [v for v in self.versions if v.datastack == owner and (v.valid if number is None else True)]
+        found = [v for v in rows if number is None or v.version == number]
+        if not found:
+            raise LookupError(f"no version {number} of {owner}; there are {sorted(v.version for v in rows)}")
+        return max(found, key=lambda v: v.time_us)
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes and names, for a person to read."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "datastacks": list(self.datastacks),
+            "versions": sorted({(v.version, v.status) for v in self.versions}),
+            "parent cells": len(self.graph.cells.node),
+            "roots": len(self.graph.root_ids()),
+            "operations": len(self.graph.operations),
+            "tables": {name: len(table.rows) for name, table in self.tables.items()},
+            "views": list(self.views),
+            "notes": self.notes,
+        }
+
+    @staticmethod
+    def default() -> World:
+        """The small synthetic world that a sandbox serves unless told otherwise."""
+        from .worlds.examples_page import default_world
+
+        return default_world()
+
+    @staticmethod
+    def synthesize(seed: int = 0, **recipe: Any) -> World:
+        """A synthetic world of any size; see `cortexclient.sandbox.worlds.synthetic.Recipe` for what can be set."""
+        from .worlds.synthetic import Recipe, synthesize
+
+        return synthesize(Recipe(seed=seed, **recipe))
+
+    @staticmethod
+    def from_toy(data: Path | str) -> World:
+        """The small world recorded from real servers (``pcg_toy/`` and ``me_toy/`` below ``data``)."""
+        from .worlds.toy import toy_world
+
+        return toy_world(Path(data))
+
+    @staticmethod
+    def from_minnie65(data: Path | str, seed: int = 0) -> World:
+        """83 real neurons of minnie65 with synthetic edit histories (``neurons/`` ... below ``data``)."""
+        from .worlds.minnie65 import minnie65_world
+
+        return minnie65_world(Path(data), seed)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the world to a folder: Parquet for columns, ``world.json`` for the rest. Files there are replaced."""
+        target = Path(folder)
+        (target / "tables").mkdir(parents=True, exist_ok=True)
+        for name in ("cells", "lineage", "edges"):
+            columns = getattr(self.graph, name)
+            pl.DataFrame({f.name: getattr(columns, f.name) for f in fields(columns)}).write_parquet(
+                target / f"{name}.parquet"
+            )
+        _operations_frame(self.graph.operations.values()).write_parquet(target / "operations.parquet")
+        for name, table in self.tables.items():
+            table.rows.write_parquet(target / "tables" / f"{name}.parquet")
+        (target / "world.json").write_text(json.dumps(self._header(), indent=1, default=datetime.isoformat))
+
+    def _header(self) -> dict[str, Any]:
+        rows = {f.name for f in fields(Table)} - {"rows"}
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "seed": self.seed,
+            "notes": self.notes,
+            "graph": {"table": self.graph.table, "created_ms": self.graph.created_ms},
+            "layout": asdict(self.graph.layout),
+            "tables": [{name: getattr(table, name) for name in sorted(rows)} for table in self.tables.values()],
+            "views": [asdict(view) for view in self.views.values()],
+            "versions": [asdict(version) for version in self.versions],
+            "datastacks": [asdict(stack) for stack in self.datastacks.values()],
+        }
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read a world that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            The folder was written in another format.
+        """
+        source = Path(folder)
+        header = json.loads((source / "world.json").read_text())
+        if header["format"] != FORMAT:
+            raise ValueError(f"{source} has format {header['format']}, this version reads {FORMAT}: make it anew")
+        graph = Graph(
+            _layout(header["layout"]),
+            **header["graph"],
+            cells=Cells(**_columns(source, "cells")),
+            lineage=Lineage(**_columns(source, "lineage")),
+            edges=Edges(**_columns(source, "edges")),
+            operations=_operations(source),
+        )
+        tables = [
+            Table(**_revived(record), rows=pl.read_parquet(source / "tables" / f"{record['name']}.parquet"))
+            for record in header["tables"]
+        ]
+        return cls(
+            name=header["name"],
+            seed=header["seed"],
+            graph=graph,
+            tables={table.name: table for table in tables},
+            views={record["name"]: View(**_revived(record)) for record in header["views"]},
+            versions=[Version(**_revived(record)) for record in header["versions"]],
+            datastacks={record["name"]: Datastack(**_revived(record)) for record in header["datastacks"]},
+            notes=header["notes"],
+        )
+
+
+_PAIRS = pl.List(pl.List(pl.Int64))
+_OPERATION: Final[Mapping[str, Any]] = {
+    "id": pl.Int64,
+    "time_ms": pl.Int64,
+    "user": pl.String,
+    "kind": pl.String,
+    "status": pl.Int64,
+    "roots": pl.List(pl.Int64),
+    "added_edges": _PAIRS,
+    "removed_edges": _PAIRS,
+    "source_ids": pl.List(pl.Int64),
+    "sink_ids": pl.List(pl.Int64),
+    "source_coords": _PAIRS,
+    "sink_coords": _PAIRS,
+    "bb_offset": pl.List(pl.Int64),
+    "affinities": pl.List(pl.Float64),
+    "undo_operation_id": pl.Int64,
+    "redo_operation_id": pl.Int64,
+    "exception": pl.String,
+    "logged_ms": pl.Int64,
+}
+
+
+def _columns(folder: Path, name: str) -> dict[str, Any]:
+    return {column.name: column.to_numpy() for column in pl.read_parquet(folder / f"{name}.parquet")}
+
+
+def _operations_frame(operations: Any) -> pl.DataFrame:
+    listed = list(operations)
+    return pl.DataFrame({name: [getattr(o, name) for o in listed] for name in _OPERATION}, schema=_OPERATION)
+
+
+def _operations(folder: Path) -> list[Operation]:
+    rows = pl.read_parquet(folder / "operations.parquet").iter_rows(named=True)
+    return [Operation(**{name: _tuples(value) for name, value in row.items()}) for row in rows]
+
+
+def _layout(record: Mapping[str, Any]) -> Layout:
+    bits = {int(layer): bits for layer, bits in record["spatial_bits"].items()}
+    return Layout(**{name: _tuples(value) for name, value in record.items()} | {"spatial_bits": bits})
+
+
+def _revived(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo what JSON did to datetimes and tuples."""
+    times = {"created", "last_modified", "expires_on"}
+    return {
+        name: datetime.fromisoformat(value) if name in times and value else _tuples(value)
+        for name, value in record.items()
+    }
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

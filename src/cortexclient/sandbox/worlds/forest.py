@@ -1,0 +1,156 @@
+"""From what objects consisted of to the tree above it: level-2 nodes, their ancestors and the roots.
+
+The tree follows the ingest of the real service: a node of layer ``L`` stands for a connected part of an object inside
+one chunk of layer ``L``; a part that has a single child gets no node of its own, its child is passed on upwards
+(PyChunkedGraph calls these skip connections). A node is known by the set of its children, so what an edit did not
+touch keeps its id and is merely given a new parent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph import Cells, Layout
+from ..layout import Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Which level-2 nodes each state of each object consists of.
+
+    ``state`` and ``node`` are equally long; ``edges`` holds pairs of row numbers that are connected, or None where
+    nodes of one state and chunk may be taken for connected.
+    """
+
+    state: Ids
+    node: Ids
+    edges: tuple[Ids, Ids] | None = None
+
+
+def grow(layout: Layout, members: Members, *, time_ms: Ids, root: Ids, first_segment: int = 1) -> Cells:
+    """The parent cells between level 2 and the roots.
+
+    Parameters
+    ----------
+    layout
+        Geometry of the ids.
+    members
+        In any order.
+    time_ms, root
+        For each state: when it began, and its root id.
+    first_segment
+        Lowest segment id of the nodes made here.
+    """
+    born = np.empty(len(time_ms), np.int64)
+    born[np.argsort(time_ms, kind="stable")] = np.arange(len(time_ms))
+    place = morton(layout.chunk(members.node))
+    order = np.lexsort((place, born[members.state]))
+    state, node, place = members.state[order], members.node[order], place[order]
+    edges = members.edges
+    if edges is not None:
+        row = np.empty(len(order), np.int64)
+        row[order] = np.arange(len(order))
+        edges = row[edges[0]], row[edges[1]]
+    cells = []
+    for layer in range(3, layout.n_layers):
+        part = _parts(state, place >> (3 * (layer - 2)), edges)
+        rows = np.argsort(part, kind="stable") if edges is not None else np.arange(len(part))
+        first = np.flatnonzero(np.diff(part[rows], prepend=-1))
+        count = np.diff(first, append=len(rows))
+        head = rows[first]
+        parents = node[head]
+        joined = np.flatnonzero(count > 1)
+        if len(joined):
+            sums = np.add.reduceat(_mixed(node[rows]), first)[joined]
+            _, example, which = np.unique(sums, return_index=True, return_inverse=True)
+            example = joined[example]
+            chunk = unmorton(place[head[example]] >> (3 * (layer - 2)))
+            made = layout.make(layer, chunk, first_segment + rank(layout.make(layer, chunk, 0)))
+            parents[joined] = made[which]
+            children = rows[ranges(first[example], count[example])]
+            times = time_ms[state[head[example]]]
+            cells.append((node[children], np.repeat(made, count[example]), np.repeat(times, count[example])))
+        if edges is not None:
+            group = np.empty(len(rows), np.int64)
+            group[rows] = np.repeat(np.arange(len(first)), count)
+            a, b = group[edges[0]], group[edges[1]]
+            edges = a[a != b], b[a != b]
+        state, node, place = state[head], parents, place[head]
+    cells.append((node, root[state], time_ms[state]))
+    return Cells(*(np.concatenate(column) for column in zip(*cells, strict=True)))
+
+
+def _parts(state: Ids, chunk: Ids, edges: tuple[Ids, Ids] | None) -> Ids:
+    """A label for each row: equal for rows of one state and chunk (sorted by both) that are connected."""
+    new = np.diff(state, prepend=-1) != 0
+    new |= np.diff(chunk, prepend=-1) != 0
+    run = np.cumsum(new) - 1
+    if edges is None:
+        return run
+    inside = run[edges[0]] == run[edges[1]]
+    return components(len(state), edges[0][inside], edges[1][inside])
+
+
+def components(n: int, a: Ids, b: Ids) -> Ids:
+    """For each of ``n`` vertices the lowest vertex that the edges ``a``-``b`` connect it to."""
+    label = np.arange(n)
+    while True:
+        low, high = np.minimum(label[a], label[b]), np.maximum(label[a], label[b])
+        apart = low != high
+        if not apart.any():
+            return label
+        a, b = a[apart], b[apart]
+        np.minimum.at(label, high[apart], low[apart])
+        while (label != (further := label[label])).any():
+            label = further
+
+
+def rank(key: Ids) -> Ids:
+    """For each row its number among the rows of equal key, from 0, in row order."""
+    order = np.argsort(key, kind="stable")
+    first = np.diff(key[order], prepend=-1) != 0
+    start = np.flatnonzero(first)
+    ranks = np.empty(len(key), np.int64)
+    ranks[order] = np.arange(len(key)) - np.repeat(start, np.diff(start, append=len(key)))
+    return ranks
+
+
+def ranges(start: Ids, count: Ids) -> Ids:
+    """All of ``range(start, start + count)``, one after the other."""
+    ends: Ids = np.cumsum(count)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(start - (ends - count), count)
+
+
+def morton(chunk: npt.NDArray[np.int64]) -> Ids:
+    """Interleave chunk coordinates (n, 3) of up to 10 bits; shifted by three, a code is the chunk of the next layer."""
+    code = np.zeros(len(chunk), np.int64)
+    for axis in range(3):
+        spread = chunk[:, axis].copy()
+        for shift, mask in ((16, 0x30000FF), (8, 0x300F00F), (4, 0x30C30C3), (2, 0x9249249)):
+            spread = (spread | (spread << shift)) & mask
+        code |= spread << axis
+    return code
+
+
+def unmorton(code: Ids) -> npt.NDArray[np.int64]:
+    """Chunk coordinates (n, 3) of interleaved codes."""
+    axes = []
+    for axis in range(3):
+        packed = (code >> axis) & 0x9249249
+        for shift, mask in ((2, 0x30C30C3), (4, 0x300F00F), (8, 0x30000FF), (16, 0x3FF)):
+            packed = (packed | (packed >> shift)) & mask
+        axes.append(packed)
+    return np.stack(axes, axis=1)
+
+
+def _mixed(ids: Ids) -> npt.NDArray[Any]:
+    """Scatter ids over 64 bits (the finaliser of splitmix64), so that sums of different sets of ids differ."""
+    x = ids.view(np.uint64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
