@@ -1,7 +1,7 @@
 """What a route handler is given and what it gives back.
 
 A handler is a plain function ``(world, call) -> Reply``: no sockets, no sleeping, no global state. The server
-around it (:mod:`cortexclient.sandbox.server`) authenticates, waits for a worker, sleeps the price and plays the weather.
+around it (:mod:`cortexclient.sandbox.app`) authenticates, waits for a worker, sleeps the price and plays the weather.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Route:
     handler: Handler
     permission: str | None = "view"
     resource: str | None = None
-    """The path parameter that names what is protected (``table``, ``datastack``, ``aligned_volume``); None: any login will do."""
+    """The path parameter naming what is protected (``table``, ``datastack``, ``aligned_volume``); None: any login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class RouteTable:
 
     - ``on_error`` makes the answer of an exception that a handler let through (None: Flask-RESTX's plain 500);
     - ``wrong_method`` answers a known path asked with another method (None: Flask's HTML page, status 405);
-    - ``gzips``: 2xx bodies are compressed whenever the client accepts gzip, as the chunkedgraph does. A reply that names its
-      own Content-Encoding is left alone.
+    - ``gzips``: 2xx bodies are compressed whenever the client accepts gzip, as the chunkedgraph does; a reply that
+      names its own Content-Encoding is left alone.
     """
 
     service: str

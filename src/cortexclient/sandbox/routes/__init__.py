@@ -1,1 +1,11 @@
-"""TBD."""
+"""The routes of every CAVE service, one module each."""
+
+from __future__ import annotations
+
+from ..calls import RouteTable
+from . import auth, info
+
+ALL: tuple[RouteTable, ...] = (info.TABLE,)
+"""All tables but those that need more than a world: ``auth.table`` needs the accounts."""
+
+__all__ = ["ALL", "auth", "info"]

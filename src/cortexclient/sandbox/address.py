@@ -1,0 +1,84 @@
+"""Where a running sandbox is, and how a program is pointed at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ..datasets.spec import DatasetSpec
+    from .world import World
+
+SERVER_VARIABLE: Final = "CORTEXCLIENT_SERVER"
+TOKEN_VARIABLE: Final = "CORTEXCLIENT_TOKEN"  # noqa: S105 - the name of a variable
+
+
+class Address:
+    """What every kind of running sandbox has in common.
+
+    Attributes
+    ----------
+    url
+        Scheme, host and port; the base of all services.
+    token
+        A token that may do everything. It follows `expire_token` and `issue_token`.
+    """
+
+    url: str
+    token: str
+
+    @contextmanager
+    def env(self) -> Iterator[None]:
+        """Point everything that reads the environment at this sandbox, for the time of a ``with`` block.
+
+        Sets ``CORTEXCLIENT_SERVER`` and ``CORTEXCLIENT_TOKEN``, and puts back what was there.
+        """
+        wanted = {SERVER_VARIABLE: self.url, TOKEN_VARIABLE: self.token}
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def dataset_spec(world: World, url: str, datastack: str | None = None) -> DatasetSpec:
+    """How a client should see a world that is served at ``url``.
+
+    A datastack that a preset describes (``minnie65_public`` ...) keeps the preset's names. Of any other one the table
+    of cells is its soma table, and the backups are the reference tables on it that carry points of their own.
+
+    Parameters
+    ----------
+    datastack
+        Which one; the world's first if none is named.
+    """
+    from ..datasets.spec import DatasetSpec, known_specs
+
+    stack = world.datastacks[datastack] if datastack else next(iter(world.datastacks.values()))
+    storage = f"{url}/storage"
+    presets = known_specs()
+    for preset in presets:
+        if preset.datastack == stack.name:
+            return replace(preset, server=url, storage_url=storage)
+    backups = (
+        table.name
+        for table in world.tables.values()
+        if table.reference_table == stack.soma_table is not None and "pt_supervoxel_id" in table.rows.columns
+    )
+    return DatasetSpec(
+        name=stack.name,
+        datastack=stack.name,
+        server=url,
+        nucleus_table=stack.soma_table,
+        backup_tables=tuple(backups),
+        cell_id_view=next((preset.cell_id_view for preset in presets if preset.cell_id_view in world.views), None),
+        storage_url=storage,
+    )

@@ -1,0 +1,170 @@
+"""A sandbox: one world behind a real HTTP server on loopback, in this process.
+
+Speed (CPython 3.11, uvloop, httptools; one core for the server, a client in another process): see ``docs``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .address import Address, dataset_spec
+from .app import WORKERS, App
+from .auth import GOOD_TOKEN
+from .counters import Counters
+from .faults import Faults
+from .limits import RateLimits
+from .listener import HOST, Listener
+from .weather import Weather
+from .world import World
+
+if TYPE_CHECKING:
+    from ..datasets.spec import DatasetSpec
+
+
+class Sandbox(Address):
+    """A local CAVE server.
+
+    Opened with ``with`` or ``async with``, or by `start` and `stop`. It listens on 127.0.0.1 only.
+
+    Parameters
+    ----------
+    world
+        What it serves; the small synthetic world by default.
+    strict
+        Answer as the real servers do to the byte, their documented defects included. Otherwise those that hurt users
+        are repaired: true 4xx codes, exclusion filters that exclude.
+    port
+        0: a free one, kept over `restart`.
+    latency
+        Round trip in seconds.
+    bandwidth
+        Bytes per second of all answers together; None: no limit.
+    service_times
+        Whether each request holds a worker as long as the real service would (see :mod:`cortexclient.sandbox.costs`).
+    workers
+        Requests that one service works on at once.
+    limits
+        ``"none"``, ``"charts"`` (the services' rate limits; 429 without Retry-After, as they answer),
+        ``"charts-retry-after"``, or a :class:`~cortexclient.sandbox.limits.RateLimits`.
+    faults
+        What goes wrong: ``"503:2%,reset:1%"`` or a :class:`~cortexclient.sandbox.faults.Faults`.
+    clock_skew
+        Seconds by which the server's clock is ahead.
+
+    Examples
+    --------
+    >>> with Sandbox(latency=0.02, faults="503:2%") as sandbox:     # doctest: +SKIP
+    ...     client = CortexClient(sandbox.spec)
+    """
+
+    def __init__(
+        self,
+        world: World | None = None,
+        *,
+        strict: bool = False,
+        port: int = 0,
+        latency: float = 0.0,
+        bandwidth: float | None = None,
+        service_times: bool = False,
+        workers: int = WORKERS,
+        limits: str | RateLimits = "none",
+        faults: str | Faults = "",
+        clock_skew: float = 0.0,
+    ) -> None:
+        self.world = world or World.default()
+        self.token = GOOD_TOKEN
+        self.asgi = App(
+            self.world,
+            strict=strict,
+            workers=workers,
+            weather=Weather(latency, bandwidth, clock_skew, service_times),
+            faults=_faults(faults),
+            limits=RateLimits.parse(limits) if isinstance(limits, str) else limits,
+        )
+        self._listener = Listener(self.asgi, port)
+
+    @property
+    def url(self) -> str:  # type: ignore[override]
+        """``http://127.0.0.1:PORT``; the port is known once the sandbox has started."""
+        return f"http://{HOST}:{self._listener.port}"
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The dataset for a client of this package: the world's first datastack at this address."""
+        return dataset_spec(self.world, self.url)
+
+    @property
+    def weather(self) -> Weather:
+        """Latency, bandwidth, clock and service times; its fields may be changed at any time."""
+        return self.asgi.weather
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong from the next request on; may be replaced at any time, also by text."""
+        return self.asgi.faults
+
+    @faults.setter
+    def faults(self, faults: str | Faults) -> None:
+        self.asgi.faults = _faults(faults)
+
+    @property
+    def counters(self) -> Counters:
+        """What it has seen: ``counters.snapshot()``, ``counters.reset()``."""
+        return self.asgi.counters
+
+    def expire_token(self, token: str | None = None) -> None:
+        """From now on ``token`` (the sandbox's own by default) is answered with 401."""
+        self.asgi.accounts.expire(token or self.token)
+
+    def issue_token(self) -> str:
+        """A new token that may do everything; it becomes the sandbox's own."""
+        self.token = self.asgi.accounts.issue()
+        return self.token
+
+    def start(self) -> Self:
+        """Listen; returns when connections are accepted."""
+        self._listener.start()
+        return self
+
+    def stop(self) -> None:
+        """Break all connections and free the port."""
+        self._listener.stop()
+
+    def restart(self, down: float = 0.0) -> None:
+        """Break all connections, refuse new ones for ``down`` seconds, come back on the same port."""
+        with self.refusing():
+            time.sleep(down)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Break all connections and refuse new ones for the time of a ``with`` block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+def _faults(faults: str | Faults) -> Faults:
+    return Faults(faults) if isinstance(faults, str) else faults
