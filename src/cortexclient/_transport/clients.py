@@ -1,0 +1,87 @@
+"""The HTTP clients underneath, and one exchange with them."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from isal import igzip
+
+HEADER_BYTES = 1 << 20
+"""Longest header line that is read: materialization's ``column_names`` passes aiohttp's default of 8,190 bytes."""
+KEEP_ALIVE = 30.0
+"""Seconds that an idle connection is kept; the servers' proxies close theirs after 60 and more."""
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """One for the process: making it costs 20 ms. It honours SSL_CERT_FILE and SSL_CERT_DIR."""
+    return httpx.create_ssl_context()
+
+
+def pooled_client() -> httpx.AsyncClient:
+    """Make an httpx client over aiohttp's pool, whose cost per request does not grow with its connections.
+
+    The pool has no limit of its own: the gates are the limit. Proxies of the environment are not used: whoever needs
+    one passes an ``http_client`` of their own.
+    """
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=tls_context())
+    session = aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        max_line_size=HEADER_BYTES,
+        max_field_size=HEADER_BYTES,
+    )
+    # aiohttp sends an idempotent request again by itself when the connection breaks, behind the retry policy's back
+    session._retry_connection = False  # noqa: SLF001
+    return httpx.AsyncClient(transport=AiohttpTransport(client=session, verify=tls_context()))
+
+
+def verbatim_client(connections: int) -> httpx.AsyncClient:
+    """Make a client with httpx's own transport, for signed URLs: aiohttp spells the query anew."""
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(verify=tls_context(), limits=limits))
+
+
+@functools.lru_cache(maxsize=512)
+def parsed(url: str) -> httpx.URL:
+    """Parse once: many requests differ in their body alone."""
+    return httpx.URL(url)
+
+
+async def exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+    """Send once and read the whole body, as it came."""
+    response = await client.send(request, stream=True, follow_redirects=False)
+    try:
+        # the stream itself: httpx's own decoders take a gzip body without its end for a whole one
+        chunks = [chunk async for chunk in response.stream]  # type: ignore[union-attr]
+    finally:
+        await response.aclose()
+    return response, chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def plain_headers(response: httpx.Response) -> dict[str, str]:
+    """Lower-case names; repeated lines joined by ``", "``."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in response.headers.raw:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def gunzip(body: bytes) -> bytes:
+    """Unpack, and insist on the end.
+
+    Raises
+    ------
+    EOFError
+        The body ends before its last gzip member does.
+    OSError
+        It is no gzip, or its checksum is wrong.
+    """
+    unpacked: bytes = igzip.decompress(body)  # type: ignore[no-untyped-call]
+    return unpacked

@@ -1,0 +1,136 @@
+"""Limiter, retries, HTTP, status, error: how one request runs."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import dataclass
+
+import httpx
+
+from ..config import STORAGE, Limits, RetryPolicy, Timeouts
+from ..errors import CortexUsageError
+from . import clients, failures
+from .failures import Asked
+from .limits import Gate
+from .reply import Reply, TransportStats
+from .retry import Retrier
+
+UNPACK_IN_THREAD = 1 << 20
+"""Packed bytes above which a body is unpacked in a thread: below, it holds the loop for less than 10 ms."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One request, ready to be sent any number of times."""
+
+    asked: Asked
+    url: str
+    headers: httpx.Headers
+    body: bytes | None = None
+    verbatim: bool = False
+    """Leave the URL as it is spelled."""
+
+
+class Engine:
+    """Runs calls on one event loop. It alone knows the HTTP library."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        policy: RetryPolicy,
+        timeouts: Timeouts,
+        stats: TransportStats,
+        given: httpx.AsyncClient | None,
+    ) -> None:
+        self.closed = False
+        self._limits = limits
+        self._policy = policy
+        # waiting for a connection is no failure: the gates see to it that there are enough
+        timeout = {"connect": timeouts.connect, "read": timeouts.read, "write": timeouts.write, "pool": None}
+        self._extensions = {"timeout": timeout}
+        self._stats = stats
+        self._given = given
+        self._pooled: httpx.AsyncClient | None = None
+        self._verbatim: httpx.AsyncClient | None = None
+        self._gates: dict[str, Gate] = {}
+        self._retrier = Retrier(policy, self._count_wait)
+
+    async def run(self, call: Call) -> Reply:
+        """The whole reply. A request that waits for its next try keeps its place in the service's gate."""
+        service = call.asked.endpoint.service
+        gate = self._gates.get(service)
+        if gate is None:
+            gate = self._gates[service] = Gate(self._limits.of(service))
+        async with gate:
+            self._stats.peak[service] = gate.peak
+            return await self._retrier(functools.partial(self._attempt, gate, call), call.asked)
+
+    async def aclose(self) -> None:
+        """Close the connections that were made here."""
+        self.closed = True
+        for client in (self._pooled, self._verbatim):
+            if client is not None:
+                await client.aclose()
+
+    async def _attempt(self, gate: Gate, call: Call) -> Reply:
+        status, headers, packed = await self._exchange(call)
+        body = await _unpacked(call.asked, headers, packed)
+        if 200 <= status < 300:
+            gate.widen()
+            return Reply(status, headers, body)
+        failure = failures.from_status(call.asked, status, headers, body, self._policy.server_error_attempts)
+        if status == 503:
+            gate.halve()
+        if status == 429 and failure.after is not None:
+            gate.shut(min(failure.after, self._policy.max_retry_after))
+        raise failure
+
+    async def _exchange(self, call: Call) -> tuple[int, dict[str, str], bytes]:
+        endpoint = call.asked.endpoint
+        url, extensions = clients.parsed(call.url), self._extensions
+        request = httpx.Request(endpoint.method, url, headers=call.headers, content=call.body, extensions=extensions)
+        self._stats.requests += 1
+        self._stats.bytes_out += len(call.body or b"")
+        try:
+            response, packed = await clients.exchange(self._client(call.verbatim), request)
+        except Exception as error:
+            if self.closed:
+                raise CortexUsageError("the client was closed while this request was under way") from error
+            failure = failures.from_exception(call.asked, error)
+            if failure is None:
+                raise
+            raise failure from error
+        self._stats.bytes_in += len(packed)
+        return response.status_code, clients.plain_headers(response), packed
+
+    def _client(self, verbatim: bool) -> httpx.AsyncClient:
+        if self._given is not None:
+            return self._given
+        if verbatim:
+            self._verbatim = self._verbatim or clients.verbatim_client(self._limits.of(STORAGE))
+            return self._verbatim
+        self._pooled = self._pooled or clients.pooled_client()
+        return self._pooled
+
+    def _count_wait(self, seconds: float) -> None:
+        self._stats.retries += 1
+        self._stats.waited += seconds
+
+
+async def _unpacked(asked: Asked, headers: dict[str, str], packed: bytes) -> bytes:
+    """The body without its gzip, checked for its end both ways."""
+    length = headers.get("content-length")
+    if length is not None and int(length) != len(packed):
+        raise failures.cut_short(asked, f"{len(packed):,} of {length} bytes")
+    coding = headers.get("content-encoding", "identity")
+    if coding == "identity":
+        return packed
+    if coding != "gzip":
+        raise failures.wrong_coding(asked, coding)
+    try:
+        if len(packed) < UNPACK_IN_THREAD:
+            return clients.gunzip(packed)
+        return await asyncio.to_thread(clients.gunzip, packed)
+    except (EOFError, OSError, ValueError) as error:
+        raise failures.cut_short(asked, f"gzip: {error}") from error

@@ -1,0 +1,82 @@
+"""The one retry loop of the package."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import tenacity
+
+from ..config import RetryPolicy
+from ..errors import CortexError, DeadlineExceeded, RateLimited
+from .failures import Asked, Failure
+
+T = TypeVar("T")
+
+
+class Retrier:
+    """Tries until an answer comes or the policy is spent: exponential back-off with full jitter.
+
+    ``waiting`` is told of every wait, before it begins.
+    """
+
+    def __init__(self, policy: RetryPolicy, waiting: Callable[[float], None]) -> None:
+        self._policy = policy
+        self._waiting = waiting
+        self._jitter = tenacity.wait_random_exponential(multiplier=policy.base, max=policy.cap)
+        self._retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Failure),
+            wait=self._wait,
+            stop=self._is_spent,
+            before_sleep=self._tell,
+            reraise=True,
+        )
+
+    async def __call__(self, attempt: Callable[[], Awaitable[T]], asked: Asked) -> T:
+        """The first good answer of ``attempt``.
+
+        Raises
+        ------
+        CortexError
+            That of the last try; `DeadlineExceeded` if the time ran out within one.
+        """
+        retrying = self._retrying.copy()
+        try:
+            async with asyncio.timeout(self._policy.deadline):
+                answer: T = await retrying(attempt)
+                return answer
+        except Failure as failure:
+            error: CortexError = failure.error
+            error.__cause__ = failure.__cause__
+        except TimeoutError:
+            text = f"no complete answer from {asked.origin} within {self._policy.deadline:g} s"
+            error = DeadlineExceeded(text, **asked.where)
+        if (tries := retrying.statistics["attempt_number"]) > 1:
+            error.add_note(f"gave up after {tries} tries")
+        raise error
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        failure = _failure(state)
+        drawn = self._jitter(state)
+        return drawn if failure.after is None else failure.after + min(drawn, 1.0)
+
+    def _is_spent(self, state: tenacity.RetryCallState) -> bool:
+        failure = _failure(state)
+        if failure.after is not None and failure.after > self._policy.max_retry_after:
+            return True
+        if (state.seconds_since_start or 0.0) + state.upcoming_sleep > self._policy.deadline:
+            return True
+        if failure.tries is None and isinstance(failure.error, RateLimited):
+            return False  # rate windows are a minute long: the deadline bounds this, not the number of tries
+        return state.attempt_number >= min(self._policy.attempts, failure.tries or self._policy.attempts)
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        self._waiting(state.upcoming_sleep)
+
+
+def _failure(state: tenacity.RetryCallState) -> Failure:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, Failure):
+        raise TypeError(f"only a Failure is tried again, not {error!r}")
+    return error
