@@ -123,7 +123,8 @@ def ranges(start: Ids, count: Ids) -> Ids:
     """All of ``range(start, start + count)``, one after the other."""
     ends: Ids = np.cumsum(count)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(start - (ends - count), count)
+    numbers: Ids = np.arange(total) + np.repeat(start - (ends - count), count)
+    return numbers
 
 
 def morton(chunk: npt.NDArray[np.int64]) -> Ids:
