@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from .._transport import Reply, Transport
 from .._transport.cache import Cache
-from .._transport.transport import Reply, Transport
 from .._types import IdArray, Snapshot, When
 from .._wire import endpoints, json
 from .._wire.endpoints import Endpoint
@@ -78,26 +78,27 @@ class Session:
             reply = await self.transport.send(endpoints.DATASTACK, server, path={"datastack": datastack})
             return dict(json.decode(reply.body))
 
-        return await self.cache.get(("record", server, datastack), load, ttl=5 * MINUTES)
+        record: Mapping[str, Any] = await self.cache.get(("record", server, datastack), load, ttl=5 * MINUTES)
+        return record
 
     async def send(
         self,
         endpoint: Endpoint,
+        path: Mapping[str, str | int] = {},
         *,
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         ids: IdArray | tuple[int, ...] = (),
-        **path: str | int,
     ) -> Reply:
         """Send one request to where this datastack's ``endpoint`` lives."""
+        path = {"datastack": self.spec.datastack, **path}
         origin = self.server
         if endpoint.scope == "local" or "{table}" in endpoint.path:
             record = await self.record()
-            path.setdefault("table", segmentation_table(record))
+            path = {"table": segmentation_table(record), **path}
             if endpoint.scope == "local" and SERVER_VARIABLE not in os.environ:
                 origin = str(record["local_server"]).rstrip("/")
         self.transport.trust(origin)
-        path.setdefault("datastack", self.spec.datastack)
         return await self.transport.send(endpoint, origin, path=path, query=query, body=body, ids=ids)
 
     async def snapshot(self, timestamp: When | None = None) -> Snapshot:
@@ -113,7 +114,7 @@ class Session:
 
         async def load() -> datetime:
             try:
-                reply = await self.send(endpoints.VERSION_METADATA, version=version)
+                reply = await self.send(endpoints.VERSION_METADATA, {"version": version})
             except NotFoundError as error:
                 raise NotFoundError(
                     f"{self.spec.datastack} has no version {version}; client.materialize.get_versions() lists them",

@@ -1,0 +1,197 @@
+"""Look-ups of many ids: roots, lifetimes, existence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..._fanout import running
+from ..._types import BoolArray, IdArray, Ids, When
+from ..._wire import binary, endpoints, json
+from ...errors import DecodeError, NotFoundError, ServerError
+from ...ids import as_ids, layer_of
+from ...progress import ProgressLike
+from .._base import epoch
+from ._base import GraphService
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Lookups(GraphService):
+    """Roots, lifetimes and existence of many ids at once."""
+
+    async def get_roots(
+        self,
+        supervoxel_ids: Ids,
+        timestamp: When | None = None,
+        stop_layer: int | None = None,
+        *,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> IdArray:
+        """Find the root of each supervoxel at an instant.
+
+        Parameters
+        ----------
+        supervoxel_ids
+            Supervoxels or other nodes of the graph. Roots, retired ones included, answer with themselves.
+        timestamp
+            The instant, inclusive: an edit made exactly then counts. The server keeps whole milliseconds.
+        stop_layer
+            Climb only to this layer (or the first above it, where layers are skipped). Default: the root.
+        progress, timeout
+            See :class:`~cortexclient.Progress`; seconds for the whole call.
+
+        Returns
+        -------
+        (n,) int64
+            In the order of the input; 0 where there is no such node, or it did not exist yet.
+        """
+        asked = as_ids(supervoxel_ids, "supervoxel_ids")
+        with running(timeout, progress, len(asked)) as reporter:
+            query = {"timestamp": epoch((await self._session.snapshot(timestamp)).timestamp)}
+            if stop_layer is not None:
+                query["stop_layer"] = str(stop_layer)
+            top = stop_layer or await self._n_layers()
+
+            async def call(chunk: IdArray) -> IdArray:
+                reply = await self._session.send(
+                    endpoints.ROOTS_BINARY, query=query, body=binary.encode_ids(chunk), ids=chunk
+                )
+                roots = binary.decode_ids(reply.body, len(chunk))
+                # where no id of a request has a parent, the service gives the ids back as they are (a lower layer)
+                return np.where(layer_of(roots) >= top, roots, 0)
+
+            positive = np.where(asked > 0, asked, 0)
+            return await self._map(endpoints.ROOTS_BINARY, positive, call, np.int64, reporter)
+
+    async def get_root_id(
+        self, supervoxel_id: int, timestamp: When | None = None, level2: bool = False, *, timeout: float | None = None
+    ) -> int:
+        """Find the root (or, with ``level2``, the level-2 node) of one supervoxel.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such supervoxel at that instant.
+        """
+        roots = await self.get_roots(supervoxel_id, timestamp, 2 if level2 else None, timeout=timeout)
+        if roots[0] == 0:
+            raise NotFoundError("no root: there is no such supervoxel at that instant", ids=[supervoxel_id])
+        return int(roots[0])
+
+    async def is_latest_roots(
+        self,
+        root_ids: Ids,
+        timestamp: When | None = None,
+        *,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> BoolArray:
+        """Tell which roots are current just before an instant.
+
+        Parameters
+        ----------
+        root_ids
+            Roots; any other id answers False, but for level-2 nodes and the like, which answer for themselves.
+        timestamp
+            The instant, *exclusive* (unlike :meth:`get_roots`): at the time of an edit the old root still counts.
+
+        Returns
+        -------
+        (n,) bool
+            In the order of the input.
+        """
+        asked = as_ids(root_ids, "root_ids")
+        with running(timeout, progress, len(asked)) as reporter:
+            query = {"timestamp": epoch((await self._session.snapshot(timestamp)).timestamp)}
+
+            async def call(chunk: IdArray) -> BoolArray:
+                reply = await self._session.send(
+                    endpoints.IS_LATEST_ROOTS, query=query, body=json.encode({"node_ids": chunk}), ids=chunk
+                )
+                return json.decode_flags(reply.body, "is_latest", len(chunk))
+
+            positive = np.where(asked > 0, asked, 0)
+            return await self._map(endpoints.IS_LATEST_ROOTS, positive, call, np.bool_, reporter)
+
+    async def is_valid_nodes(self, node_ids: Ids, *, timeout: float | None = None) -> BoolArray:
+        """Tell which ids name a node that was ever in the graph, current or not, at any layer.
+
+        Returns
+        -------
+        (n,) bool
+            In the order of the input.
+        """
+        with running(timeout, None, None):
+            return await self._existing(as_ids(node_ids, "node_ids"))
+
+    async def get_root_timestamps(
+        self,
+        root_ids: Ids,
+        latest: bool = False,
+        timestamp: When | None = None,
+        *,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> pd.DatetimeIndex:
+        """Tell when each root came to be or, with ``latest``, the last instant at which it was current.
+
+        Parameters
+        ----------
+        root_ids
+            Roots (or other nodes above supervoxels).
+        latest
+            Give the last millisecond of the root's life; for a current one, the millisecond before ``timestamp``.
+        timestamp
+            With ``latest``: as seen at this instant.
+
+        Returns
+        -------
+        DatetimeIndex of length n
+            Time zone UTC, unit ms, in the order of the input.
+
+        Raises
+        ------
+        NotFoundError
+            Naming the ids that do not exist (with ``latest``: or did not exist yet).
+        """
+        import pandas as pd
+
+        asked = as_ids(root_ids, "root_ids")
+        with running(timeout, progress, len(asked)) as reporter:
+            when = (await self._session.snapshot(timestamp)).timestamp
+            query = {"latest": str(latest), "timestamp": epoch(when)}
+
+            async def call(chunk: IdArray) -> npt.NDArray[np.int64]:
+                return await self._timestamps(chunk, query)
+
+            times = await self._map(endpoints.ROOT_TIMESTAMPS, asked, call, np.int64, reporter)
+        if latest:
+            times = times - 1  # the service names the instant of the edit, when the root was no longer current
+        return pd.DatetimeIndex(times.astype("datetime64[ms]"), tz="UTC")
+
+    async def _timestamps(self, chunk: IdArray, query: dict[str, str]) -> npt.NDArray[np.int64]:
+        try:
+            reply = await self._session.send(
+                endpoints.ROOT_TIMESTAMPS, query=query, body=json.encode({"node_ids": chunk}), ids=chunk
+            )
+            return json.decode_seconds(reply.body, "timestamp", len(chunk))
+        except (ServerError, DecodeError) as error:
+            # one unknown id makes the whole batch a 500; only unknown ones, a short list: find out which they are
+            missing = await self._unknown(chunk)
+            if not len(missing):
+                raise
+            raise NotFoundError(
+                "these ids have no timestamps: they are no nodes of the graph above its supervoxels "
+                "(client.chunkedgraph.is_valid_nodes tells which ids exist)",
+                ids=missing,
+                endpoint=str(endpoints.ROOT_TIMESTAMPS),
+            ) from error
+
+    async def _unknown(self, ids: IdArray) -> IdArray:
+        exists: npt.NDArray[Any] = await self._existing(ids)
+        return ids[~exists | (layer_of(ids) < 2)]
