@@ -112,7 +112,7 @@ class App:
     async def _answer(self, found: Match | WrongMethod | None, call: Call) -> Reply:
         if not isinstance(found, Match):
             return _no_route(found, call)
-        route = found.route
+        route, user_id = found.route, 0
         if route.permission is not None:
             user = self.accounts.identify(call)
             if isinstance(user, Reply):
@@ -122,8 +122,9 @@ class App:
             )
             if refusal:
                 return refusal
-            call = replace(call, user_id=user.id)
+            user_id = user.id
         async with self._workers[found.table.service]:
+            call = replace(call, user_id=user_id, now_ms=self.weather.now_ms())
             reply = self.faults.poisoned(call) or _run(self.world, found, call)
             if self.weather.service_times:
                 await asyncio.sleep(reply.price)
@@ -143,7 +144,7 @@ class App:
             query=dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
             headers=headers,
             body=body,
-            now_ms=self.weather.now_ms(),
+            now_ms=0,
             origin=f"{scope.get('scheme', 'http')}://{headers.get('host', 'localhost')}",
             strict=self.strict,
         )
