@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,10 @@ import polars as pl
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rows and registries hold naive UTC, as the databases behind CAVE do
+NOT_LOOKED_UP: Final = -1
+"""Stands for the null ids of a point whose supervoxel is not known yet."""
+
+EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - rows and registries hold naive UTC, as the databases behind CAVE do
 
 
 def from_us(time_us: int) -> datetime:
@@ -226,9 +229,8 @@ class Tables:
             raise LookupError(f"version {version.version} of {version.datastack} is not available")
         key = name, version.time_us
         if key not in self._frames:
-            table = self.tables[name]
-            roots = {point: self.frozen_roots(name, point, version.time_us) for point in table.bound_points}
-            self._frames[key] = _state(table, table.alive(version.time_us), roots)
+            rows = np.flatnonzero(self.tables[name].alive(version.time_us))
+            self._frames[key] = self.state(name, rows, version.time_us, version).rows.rechunk()
         return self._frames[key]
 
     def view(self, name: str, version: Version) -> pl.DataFrame:
@@ -241,20 +243,32 @@ class Tables:
         return self._frames[key]
 
     def live(self, name: str, time_us: int, base: Version) -> Live:
-        """Rows of a table at any time, columns as in `frozen`.
+        """Rows of a table that are alive at a time, columns as in `frozen`; ``base`` is where root ids are known."""
+        return self.state(name, np.flatnonzero(self.tables[name].alive(time_us)), time_us, base)
 
-        Only supervoxels whose root at ``base`` is not the root at the time asked are looked up.
+    def state(self, name: str, numbers: Ids, time_us: int, base: Version) -> Live:
+        """Rows of a table, by number, as they are while they are alive, with their root ids at a time.
+
+        Only supervoxels whose root at ``base`` is not their root at the time asked are looked up.
         """
         table, time_ms = self.tables[name], time_us // 1000
-        alive = table.alive(time_us)
-        roots, looked_up = {}, [np.empty(0, np.int64)]
+        ids: list[pl.Series] = []
+        looked_up = [np.empty(0, np.int64)]
         for point in table.bound_points:
-            supervoxels = _supervoxels(table, point)
-            roots[point] = self.frozen_roots(name, point, base.time_us).copy()
-            stale = alive & (supervoxels > 0) & ~self._current(roots[point], time_ms)
-            roots[point][stale] = self.graph.roots(supervoxels[stale], time_ms)
-            looked_up.append(supervoxels[stale])
-        return Live(_state(table, alive, roots), np.unique(np.concatenate(looked_up)))
+            supervoxels = _supervoxels(table, point)[numbers]
+            roots = self.frozen_roots(name, point, base.time_us)[numbers]
+            if time_us != base.time_us:
+                stale = (supervoxels > 0) & ~self._current(roots, time_ms)
+                roots[stale] = self.graph.roots(supervoxels[stale], time_ms)
+                looked_up.append(supervoxels[stale])
+            ids.append(pl.Series(f"{point}_supervoxel_id", supervoxels).replace(NOT_LOOKED_UP, None))
+            ids.append(pl.Series(f"{point}_root_id", roots).replace(NOT_LOOKED_UP, None))
+        bound = [f"{point}_supervoxel_id" for point in table.bound_points]
+        own = [c for c in table.rows.columns if c not in bound and c != "deleted"]
+        rows = table.rows.select(own)[numbers].with_columns(
+            pl.lit(value=True).alias("valid"), pl.lit(None, pl.Int64).alias("superceded_id"), *ids
+        )
+        return Live(rows, np.unique(np.concatenate(looked_up)))
 
     def frozen_roots(self, name: str, point: str, time_us: int) -> Ids:
         """Root at a version's time of every row the table ever had (read-only, cached)."""
@@ -262,7 +276,7 @@ class Tables:
         if key not in self._roots:
             supervoxels = _supervoxels(self.tables[name], point)
             bound = supervoxels > 0
-            roots = np.zeros(len(supervoxels), np.int64)
+            roots = np.where(supervoxels == NOT_LOOKED_UP, NOT_LOOKED_UP, np.int64(0))
             roots[bound] = self.graph.roots(supervoxels[bound], time_us // 1000)
             roots.setflags(write=False)
             self._roots[key] = roots
@@ -276,22 +290,5 @@ class Tables:
 
 
 def _supervoxels(table: Table, point: str) -> Ids:
-    """Supervoxel of a point in every row; -1 where it was not looked up yet."""
-    return table.rows[f"{point}_supervoxel_id"].fill_null(-1).to_numpy().astype(np.int64)
-
-
-def _state(table: Table, alive: Mask, roots: Mapping[str, Ids]) -> pl.DataFrame:
-    """The rows that are alive, as they were: not yet deleted, not superceded; segmentation columns last."""
-    bound = [f"{point}_supervoxel_id" for point in table.bound_points]
-    ids = {
-        f"{point}_root_id": pl.when(pl.col(f"{point}_supervoxel_id").is_not_null()).then(pl.Series(values))
-        for point, values in roots.items()
-    }
-    columns = [c for c in table.rows.columns if c not in bound and c != "deleted"]
-    segmentation = [c for point in table.bound_points for c in (f"{point}_supervoxel_id", f"{point}_root_id")]
-    return (
-        table.rows.with_columns(**ids, valid=pl.lit(True), superceded_id=pl.lit(None, pl.Int64))
-        .filter(pl.Series(alive))
-        .select(columns + segmentation)
-        .rechunk()
-    )
+    """Supervoxel of a point in every row."""
+    return table.rows[f"{point}_supervoxel_id"].fill_null(NOT_LOOKED_UP).to_numpy().astype(np.int64)
