@@ -21,8 +21,20 @@ NODE_READ_PER_ID: Final = 0.00015
 LINEAGE_PER_NODE: Final = 0.0012
 """Lineage: two reads for each generation of each root."""
 
+LOG_PER_EDIT: Final = 0.012
+"""Change logs: for each edit in the history of a root."""
+
+SUBGRAPH_PER_LEAF: Final = 0.008
+"""Supervoxel edges (the service reads edge files), for each supervoxel; for paths for each node of the path."""
+
+ROOT_NOT_FOUND: Final = 0.5
+"""The root of a single id that has none: the service waits and tries again."""
+
 LEAVES_PER_ROOT: Final = 0.004
 """Leaves, for each root asked."""
+
+LEAVES_PER_LEAF: Final = 0.00003
+"""Leaves, for each leaf found (a row read is 0.07 ms, and a row holds a few leaves)."""
 
 TABLE_QUERY: Final = 0.020
 TABLE_QUERY_PER_ROW: Final = 5e-6

@@ -12,13 +12,14 @@ by the operation that lists it as former. All times are UTC milliseconds since t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from .edges import EdgeHistory, Edges
 from .layout import Ids, Layout, as_ids
 from .nodes import NEVER, Bools, Cells, Lineage, NodeTable
 
@@ -63,28 +64,10 @@ class Operation:
         if self.logged_ms < 0:
             object.__setattr__(self, "logged_ms", self.time_ms)
 
-
-@dataclass(frozen=True, slots=True)
-class Edges:
-    """Supervoxel edges: ids ``a`` and ``b`` (int64), affinity (float32), contact area (int32), active (bool).
-
-    An active edge holds its two supervoxels together; those between chunks make up the level-2 graph.
-    """
-
-    a: Ids
-    b: Ids
-    affinity: npt.NDArray[np.float32]
-    area: npt.NDArray[np.int32]
-    active: Bools
-
-    @classmethod
-    def empty(cls) -> Edges:
-        """No edges."""
-        none = np.empty(0, np.int64)
-        return cls(none, none, none.astype(np.float32), none.astype(np.int32), none.astype(bool))
-
-    def __len__(self) -> int:
-        return len(self.a)
+    @property
+    def is_merge(self) -> bool:
+        """Whether it added edges; a redo of a merge and the undo of a split did."""
+        return bool(self.added_edges) or self.kind == "merge"
 
 
 class Graph:
@@ -107,6 +90,8 @@ class Graph:
         The edit log; every operation that ``lineage`` names must be there.
     edges
         Supervoxel edges; without them the graph answers no level-2 graph, subgraph, path or split.
+    info
+        Entries of the segmentation's ``info`` that differ from the default: where meshes lie, for example.
     """
 
     def __init__(
@@ -119,12 +104,15 @@ class Graph:
         lineage: Lineage,
         operations: Iterable[Operation],
         edges: Edges | None = None,
+        info: Mapping[str, Any] | None = None,
     ) -> None:
         self.layout = layout
         self.table = table
         self.created_ms = created_ms
         self.operations = {operation.id: operation for operation in operations}
         self.edges = edges if edges is not None else Edges.empty()
+        self.info = dict(info or {})
+        self._edge_history: EdgeHistory | None = None
         self._base = self._block(cells, lineage)
         self._recent = self._block(Cells.empty(), Lineage.empty())
 
@@ -152,6 +140,8 @@ class Graph:
     def append(self, operation: Operation, cells: Cells, lineage: Lineage) -> None:
         """Write one edit. Its cells must not be older than any that are there."""
         self.operations[operation.id] = operation
+        if self._edge_history is not None:
+            self._edge_history.record(operation)
         cells, lineage = self._recent.cells + cells, self._recent.lineage + lineage
         if len(cells.node) > FOLD_AT:
             self._base = self._block(self._base.cells + cells, self._base.lineage + lineage)
@@ -250,7 +240,8 @@ class Graph:
     def leaves_of(self, ids: npt.ArrayLike, stop_layer: int = 1) -> tuple[Ids, Ids]:
         """Leaves of many nodes (see `leaves`), and for each the position in ``ids`` of its ancestor; sorted by both."""
         nodes = as_ids(ids)
-        owner = np.arange(len(nodes))
+        owner = np.flatnonzero(self.exists(nodes))
+        nodes = nodes[owner]
         found = []
         while len(nodes):
             layers = self.layout.layer(nodes)
@@ -276,12 +267,25 @@ class Graph:
         found = [(block.by_new, *block.by_new.rows(nodes)) for block in self._blocks]
         return np.concatenate([g.values[0][rows] for g, rows, _ in found]), np.concatenate([o for *_, o in found])
 
+    def edges_within(self, supervoxels: Ids, time_ms: int) -> Edges:
+        """Active edges among ``supervoxels`` (sorted) at a time; see `EdgeHistory.within`."""
+        if self._edge_history is None:
+            ordered = (self.operations[number] for number in sorted(self.operations))
+            self._edge_history = EdgeHistory(self.edges, ordered)
+        return self._edge_history.within(supervoxels, time_ms)
+
     def root_ids(self) -> Ids:
         """Every root that ever was, sorted."""
-        first = self.layout.n_layers << self.layout.layer_shift
-        keys = [block.by_parent.key[np.searchsorted(block.by_parent.key, first) :] for block in self._blocks]
-        roots = np.concatenate(keys)
-        return as_ids(roots[np.diff(roots, prepend=0) != 0])
+        return self._parents_from(self.layout.n_layers << self.layout.layer_shift, NEVER)
+
+    def nodes_in_chunk(self, chunk_id: int) -> Ids:
+        """Every node above layer 1 that a chunk ever held, sorted. A chunk's id is that of its segment 0."""
+        return self._parents_from(chunk_id, chunk_id + self.layout.segments(chunk_id))
+
+    def _parents_from(self, first: int, stop: int) -> Ids:
+        keys = [block.by_parent.key for block in self._blocks]
+        parents = np.sort(np.concatenate([key[slice(*np.searchsorted(key, [first, stop]))] for key in keys]))
+        return as_ids(parents[np.diff(parents, prepend=0) != 0])
 
     def is_root(self, ids: npt.ArrayLike) -> Bools:
         """Whether each id is a root of the graph, current or retired."""

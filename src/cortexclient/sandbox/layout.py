@@ -92,6 +92,10 @@ class Layout:
         free = self.layer_shift - 3 * self._bits[self.layer(array)]
         return array & ((np.int64(1) << free) - 1)
 
+    def segments(self, node: int) -> int:
+        """How many segment ids there are in the chunk of ``node``."""
+        return 1 << (self.layer_shift - 3 * int(self._bits[self.layer(node)]))
+
     def make(self, layer: npt.ArrayLike, chunk: npt.ArrayLike, segment: npt.ArrayLike) -> Ids:
         """Compose ids from ``layer`` (...), ``chunk`` (..., 3) and ``segment`` (...), broadcast against each other."""
         layers, chunks, segments = as_ids(layer), as_ids(chunk), as_ids(segment)
