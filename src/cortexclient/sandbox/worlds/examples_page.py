@@ -12,8 +12,8 @@ from ..world import World
 from .synthetic import Recipe, synthesize
 
 ROOTS: Final = (864691134885645050, 864691135440543560, 864691135157210468)
-"""Belonging to the first three cells: a current root, one that was current at an older version, and one that lived
-between two versions only."""
+"""Each of another cell: a current root, one that was current at an older version, and one that lived between two
+versions only."""
 
 CELLS: Final = (264898, 262893, 260746, 256505, 304873, 309263, 292878, 365890, 230644, 518853)
 

@@ -2,8 +2,8 @@
 
 The tree follows the ingest of the real service: a node of layer ``L`` stands for a connected part of an object inside
 one chunk of layer ``L``; a part that has a single child gets no node of its own, its child is passed on upwards
-(PyChunkedGraph calls these skip connections). A node is known by the set of its children, so what an edit did not
-touch keeps its id and is merely given a new parent.
+(PyChunkedGraph calls these skip connections). A node lasts from state to state as long as its children are the same,
+so what an edit did not touch keeps its id and is merely given a new parent.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def grow(layout: Layout, members: Members, *, time_ms: Ids, root: Ids, first_seg
     born = np.empty(len(time_ms), np.int64)
     born[np.argsort(time_ms, kind="stable")] = np.arange(len(time_ms))
     place = morton(layout.chunk(members.node))
-    order = np.lexsort((place, born[members.state]))
+    order = np.lexsort((members.node, place, born[members.state]))
     state, node, place = members.state[order], members.node[order], place[order]
+    age = rank(node)
     edges = members.edges
     if edges is not None:
         row = np.empty(len(order), np.int64)
@@ -62,15 +63,16 @@ def grow(layout: Layout, members: Members, *, time_ms: Ids, root: Ids, first_seg
         first = np.flatnonzero(np.diff(part[rows], prepend=-1))
         count = np.diff(first, append=len(rows))
         head = rows[first]
-        parents = node[head]
+        parents, ages = node[head], age[head]
         joined = np.flatnonzero(count > 1)
         if len(joined):
             sums = np.add.reduceat(_mixed(node[rows]), first)[joined]
-            _, example, which = np.unique(sums, return_index=True, return_inverse=True)
+            which, example = _persistent(parents[joined], ages[joined], sums)
             example = joined[example]
             chunk = unmorton(place[head[example]] >> (3 * (layer - 2)))
             made = layout.make(layer, chunk, first_segment + rank(layout.make(layer, chunk, 0)))
             parents[joined] = made[which]
+            ages[joined] = rank(which)
             children = rows[ranges(first[example], count[example])]
             times = time_ms[state[head[example]]]
             cells.append((node[children], np.repeat(made, count[example]), np.repeat(times, count[example])))
@@ -79,9 +81,34 @@ def grow(layout: Layout, members: Members, *, time_ms: Ids, root: Ids, first_seg
             group[rows] = np.repeat(np.arange(len(first)), count)
             a, b = group[edges[0]], group[edges[1]]
             edges = a[a != b], b[a != b]
-        state, node, place = state[head], parents, place[head]
+        state, node, place, age = state[head], parents, place[head], ages
     cells.append((node, root[state], time_ms[state]))
     return Cells(*(np.concatenate(column) for column in zip(*cells, strict=True)))
+
+
+def _persistent(child: Ids, age: Ids, content: npt.NDArray[Any]) -> tuple[Ids, Ids]:
+    """Which of the groups are one node that lasts over several states.
+
+    Parameters
+    ----------
+    child
+        The first child of each group; groups come in order of time.
+    age
+        In how many earlier states that child has been.
+    content
+        Equal for groups of equal children.
+
+    Returns
+    -------
+    The number of each group's node, and of each node the first group.
+    """
+    order = np.argsort(child, kind="stable")
+    child, age, content = child[order], age[order], content[order]
+    lasts = (child[1:] == child[:-1]) & (age[1:] == age[:-1] + 1) & (content[1:] == content[:-1])
+    begins = np.append(True, ~lasts)
+    which = np.empty(len(order), np.int64)
+    which[order] = np.cumsum(begins) - 1
+    return which, order[begins]
 
 
 def _parts(state: Ids, chunk: Ids, edges: tuple[Ids, Ids] | None) -> Ids:

@@ -377,10 +377,7 @@ def _coincide(times: Ids, cell: Ids, free: Ids, moments: Ids) -> None:
     if not len(free):
         return
     order = free[np.argsort(times[free], kind="stable")]
-    twins = np.linspace(1, len(order) - 2, min(5, len(order) // 4), dtype=np.int64)
-    for row in twins:
-        before, edit, after = order[row - 1 : row + 2]
-        if cell[edit] != cell[after] and times[before] < times[edit]:
-            times[after] = times[edit]
+    pairs = np.flatnonzero(cell[order[1:]] != cell[order[:-1]])[:: max(1, len(order) // 20)]
+    times[order[pairs + 1]] = times[order[pairs]]
     for moment in moments:
         times[free[np.argmin(np.abs(times[free] - moment))]] = moment

@@ -93,8 +93,8 @@ class Recipe:
     dataset
         ``minnie65`` or ``v1dd``.
     cells, roots
-        Ids that nuclei and roots must have. The roots are states of the first cells: one that is current at the
-        newest version, one of an older version, one that lived between two versions, and so on in turn.
+        Ids that nuclei and roots must have. The roots are states of these cells: one that is current at the newest
+        version, one of an older version only, one that lived between two versions, and so on in turn.
     """
 
     seed: int = 0
@@ -221,17 +221,23 @@ def registry(recipe: Recipe, datastacks: list[str], tables: list[str], numbers: 
 
 
 def _name_roots(history: History, population: Population, roots: tuple[int, ...], named: int, version_ms: Ids) -> None:
-    """Give the wanted ids to states of the first cells, one cell each: current, old, and between versions in turn."""
+    """Give the wanted ids to states of the first cells, no two of one cell: current, old, between versions in turn."""
     began, ended = history.lifetimes()
+    mine = population.trail["cell"] < named
+    cell, state = population.trail["cell"][mine], population.trail["state"][mine]
+    alive = (began[state, None] <= version_ms) & (version_ms < ended[state, None])
+    kinds = (
+        alive[:, -1],
+        alive[:, :-1].any(1) & ~alive[:, -1],
+        ~alive.any(1) & (ended[state] < NEVER) & (began[state] > version_ms[0]),
+    )
+    free = np.ones(len(state), bool)
     for order, root in enumerate(roots):
-        states = population.trail["state"][population.trail["cell"] == order % max(named, 1)]
-        alive = (began[states, None] <= version_ms) & (version_ms < ended[states, None])
-        fit = (
-            alive[:, -1],
-            alive[:, :-1].any(1) & ~alive[:, -1],
-            ~alive.any(1) & (ended[states] < NEVER) & (began[states] > version_ms[0]),
-        )[order % 3]
-        history.states["id"][states[np.flatnonzero(fit)[-1] if fit.any() else 0]] = root
+        fit = np.flatnonzero(kinds[order % 3] & free)
+        if not len(fit):
+            raise ValueError(f"no state of the first {named} cells is like root {root} should be: take another seed")
+        history.states["id"][state[fit[0]]] = root
+        free &= cell != cell[fit[0]]
 
 
 def _datastacks(dataset: Dataset) -> list[Datastack]:
