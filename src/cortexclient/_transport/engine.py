@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from dataclasses import dataclass
 
@@ -75,24 +76,28 @@ class Engine:
 
     async def _attempt(self, gate: Gate, call: Call) -> Reply:
         status, headers, packed = await self._exchange(call)
-        body = await _unpacked(call.asked, headers, packed)
         if 200 <= status < 300:
+            body = await _unpacked(call.asked, headers, packed)
             gate.widen()
             return Reply(status, headers, body)
+        body = _readable(headers, packed)
         failure = failures.from_status(call.asked, status, headers, body, self._policy.server_error_attempts)
-        if status == 503:
-            gate.halve()
-        if status == 429 and failure.after is not None:
-            gate.shut(min(failure.after, self._policy.max_retry_after))
+        if status in (429, 503):
+            gate.narrow(failure.after or 0.0)
         raise failure
 
     async def _exchange(self, call: Call) -> tuple[int, dict[str, str], bytes]:
         endpoint = call.asked.endpoint
-        url, extensions = clients.parsed(call.url), self._extensions
-        request = httpx.Request(endpoint.method, url, headers=call.headers, content=call.body, extensions=extensions)
         self._stats.requests += 1
         self._stats.bytes_out += len(call.body or b"")
         try:
+            request = httpx.Request(
+                endpoint.method,
+                clients.parsed(call.url),
+                headers=call.headers,
+                content=call.body,
+                extensions=self._extensions,
+            )
             response, packed = await clients.exchange(self._client(call.verbatim), request)
         except Exception as error:
             if self.closed:
@@ -118,10 +123,18 @@ class Engine:
         self._stats.waited += seconds
 
 
+def _readable(headers: dict[str, str], packed: bytes) -> bytes:
+    """The body of an error, which is worth showing even if it is broken."""
+    if headers.get("content-encoding") == "gzip":
+        with contextlib.suppress(EOFError, OSError, ValueError):
+            return clients.gunzip(packed)
+    return packed
+
+
 async def _unpacked(asked: Asked, headers: dict[str, str], packed: bytes) -> bytes:
     """The body without its gzip, checked for its end both ways."""
     length = headers.get("content-length")
-    if length is not None and int(length) != len(packed):
+    if length is not None and length != str(len(packed)):
         raise failures.cut_short(asked, f"{len(packed):,} of {length} bytes")
     coding = headers.get("content-encoding", "identity")
     if coding == "identity":

@@ -26,6 +26,7 @@ from ..errors import (
     ServerRefusedError,
     TermsNotAccepted,
 )
+from .auth import Token
 
 DETAIL = 500
 """Characters of a server's own words that an error keeps."""
@@ -36,7 +37,7 @@ BENIGN_500 = re.compile(
     r"|pop from an empty deque"  # PyChunkedGraph: root_timestamps(latest=True) of an id that does not exist yet
     r"|Execution failed on sql"  # materialization: the query was wrong
     r"|Input payload validation failed"
-    r"|'?\w+'?$"  # materialization: an unknown filter column is a KeyError, whose text is just the name
+    r"|'\w+'$"  # materialization: an unknown filter column is a KeyError, whose text is just the name
     r"|.* not in model or models for "
     r"|min bounds: "
     r"|Duplicate suffixes"
@@ -58,8 +59,9 @@ class Asked:
 
     endpoint: Endpoint
     origin: str
-    token: str
-    """Where the token came from, in words; never the token."""
+    source: str
+    """Where the token came from, in words."""
+    token: Token | None = None
     ids: Iterable[int] = ()
 
     @property
@@ -71,6 +73,12 @@ class Asked:
     def where(self) -> dict[str, Any]:
         """The keyword arguments that every error takes."""
         return {"ids": self.ids, "endpoint": str(self.endpoint)}
+
+    def quote(self, text: str) -> str:
+        """What the server said, on one line, bounded, and without our token if it quotes that."""
+        if self.token is not None:
+            text = text.replace(self.token.value, "<token>")
+        return " ".join(text.split())[:DETAIL]
 
 
 class Failure(Exception):
@@ -93,7 +101,7 @@ class Failure(Exception):
 def from_status(asked: Asked, status: int, headers: Mapping[str, str], body: bytes, doubtful_500: int) -> Failure:
     """The failure that an answer other than 2xx is; an unexplained 500 is granted ``doubtful_500`` tries."""
     content = _parse(body)
-    detail = _detail(content, body)
+    detail = asked.quote(_words(content, body))
     if status == 500:
         status = _true_status(content, detail)
     if status in (429, 502, 503, 504):
@@ -131,7 +139,9 @@ def _refusal(asked: Asked, status: int, headers: Mapping[str, str], content: Any
         text = f"{asked.origin} wants its terms of service accepted first: open {url} in a browser, then try again"
         return TermsNotAccepted(text, url=url, endpoint=str(asked.endpoint))
     if status == 403 and code in ("missing_permission", "missing_role"):
-        text = f"the token from {asked.token} does not open this at {asked.origin}: {detail}. Ask its owners for access"
+        text = (
+            f"the token from {asked.source} does not open this at {asked.origin}: {detail}. Ask its owners for access"
+        )
         return MissingPermission(text, **asked.where)
     if status == 404:
         return NotFoundError(f"{asked.origin} has no such thing: {detail or 'HTTP 404'}", **asked.where)
@@ -148,7 +158,7 @@ def _is_login(location: str) -> bool:
 def _token_text(asked: Asked, problem: str) -> str:
     page = f"{asked.origin}/sticky_auth/settings/tokens"
     return (
-        f"{asked.origin} {problem} (ours came from {asked.token}). Make one at {page}, then pass token=, "
+        f"{asked.origin} {problem} (ours came from {asked.source}). Make one at {page}, then pass token=, "
         "set CORTEXCLIENT_TOKEN, or save it with caveclient"
     )
 
@@ -165,16 +175,14 @@ def _data(content: Any) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _detail(content: Any, body: bytes) -> str:
+def _words(content: Any, body: bytes) -> str:
     """The server's words: the message of a JSON object, a JSON string, else the start of the body."""
     if isinstance(content, dict):
         words = next((content[key] for key in ("message", "Error", "error") if content.get(key)), None)
-        text = str(words) if words is not None else json.dumps(content)
-    elif isinstance(content, str):
-        text = content
-    else:
-        text = body[: 4 * DETAIL].decode("utf-8", "replace")
-    return " ".join(text.split())[:DETAIL]
+        return str(words) if words is not None else json.dumps(content)
+    if isinstance(content, str):
+        return content
+    return body[: 4 * DETAIL].decode("utf-8", "replace")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -252,7 +260,8 @@ def wrong_coding(asked: Asked, coding: str) -> Failure:
 
 def wrong_type(asked: Asked, found: str, body: bytes) -> DecodeError:
     """A good status, but another Content-Type than the endpoint promises."""
-    text = f"{asked.origin} answered with {found or 'no type'} instead of {asked.endpoint.expects}: {body[:80]!r}"
+    start = asked.quote(body[:80].decode("utf-8", "replace"))
+    text = f"{asked.origin} answered with {found or 'no type'} instead of {asked.endpoint.expects}: {start!r}"
     return DecodeError(text, **asked.where)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from types import TracebackType
 
 SLOW_START = 4
+SAME_TROUBLE = 1.0
+"""Seconds within which refusals count as one: those that were under way together come back together."""
 
 
 class Gate:
     """Admits at most ``limit`` requests at a time to one service, and fewer while the service is in trouble.
 
-    It starts small and opens by one with each good answer, so that a service which scales up has time to; a 503 halves
-    it (these services drain a busy pod, so driving on makes them vanish); a 429 shuts it for as long as the server
-    asks.
+    It starts narrow and doubles with each round of good answers, so that a service which scales up has time to. A 429
+    or 503 halves it, and shuts it for as long as the server asks (these services drain a busy pod, so driving on makes
+    them vanish); from then on it widens by one a round.
     """
 
     def __init__(self, limit: int) -> None:
@@ -24,13 +27,15 @@ class Gate:
         self.peak = 0
         self._slots = asyncio.Semaphore(self.width)
         self._owed = 0  # slots to swallow when they come back, because the gate was narrowed meanwhile
-        self._shut_until = 0.0
+        self._good = 0
+        self._narrowed_at = -math.inf
+        self._shut_until = -math.inf
 
     async def __aenter__(self) -> None:
         await self._slots.acquire()
         try:
             while (wait := self._shut_until - time.monotonic()) > 0:  # noqa: ASYNC110 (a time, not an event)
-                await asyncio.sleep(wait)  # again: meanwhile it may have been shut for longer
+                await asyncio.sleep(wait)
         except BaseException:
             self._give_back()
             raise
@@ -43,24 +48,29 @@ class Gate:
         self.in_flight -= 1
         self._give_back()
 
+    def widen(self) -> None:
+        """Count a good answer, and admit one more at once if that was enough of them."""
+        if self.width >= self.limit:
+            return
+        self._good += 1
+        if self._good >= self.width or self._narrowed_at == -math.inf:
+            self._good = 0
+            self.width += 1
+            self._give_back()
+
+    def narrow(self, seconds: float) -> None:
+        """Admit half as many at once, and nobody for ``seconds``."""
+        now = time.monotonic()
+        if now - self._narrowed_at >= SAME_TROUBLE:
+            fewer = self.width // 2
+            self.width -= fewer
+            self._owed += fewer
+            self._good = 0
+            self._narrowed_at = now
+        self._shut_until = max(self._shut_until, now + seconds)
+
     def _give_back(self) -> None:
         if self._owed:
             self._owed -= 1
         else:
             self._slots.release()
-
-    def widen(self) -> None:
-        """One more at once, after a good answer."""
-        if self.width < self.limit:
-            self.width += 1
-            self._give_back()
-
-    def halve(self) -> None:
-        """Half as many at once, after a 503."""
-        fewer = self.width // 2
-        self.width -= fewer
-        self._owed += fewer
-
-    def shut(self, seconds: float) -> None:
-        """Let nobody in for a while, after a 429."""
-        self._shut_until = max(self._shut_until, time.monotonic() + seconds)

@@ -12,7 +12,7 @@ from .._wire.endpoints import Endpoint
 from ..config import STORAGE, Limits, RetryPolicy, Timeouts
 from ..errors import CortexUsageError, InvalidToken, MissingToken
 from . import failures
-from .auth import TokenSource, origin_of
+from .auth import Token, TokenSource, origin_of
 from .failures import Asked
 from .reply import Reply, TransportStats
 
@@ -54,7 +54,7 @@ class Transport:
         self._settings = (limits, retry, timeouts, self.stats, http_client)
         self._token = token or TokenSource()
         self._trusted: dict[str, str] = {}
-        self._access: dict[tuple[str, str, str | None], tuple[httpx.Headers, str]] = {}
+        self._access: dict[tuple[str, str, str | None], tuple[httpx.Headers, str, Token | None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._closed = False
@@ -99,8 +99,8 @@ class Transport:
         from .engine import Call
 
         engine = self._ready()
-        headers, token = self._access_to(endpoint, origin)
-        asked = Asked(endpoint, origin, token, ids)
+        headers, source, token = self._access_to(endpoint, origin)
+        asked = Asked(endpoint, origin, source, token, ids)
         try:
             reply = await engine.run(Call(asked, _url(endpoint, origin, path, query), headers, body))
         except (MissingToken, InvalidToken):
@@ -149,6 +149,8 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close all connections that were made here. Closing twice is fine."""
+        if self._engine is not None and self._loop is not asyncio.get_running_loop():
+            raise CortexUsageError("close this client in the event loop of its first request")
         self._closed = True
         if self._engine is not None:
             engine, self._engine = self._engine, None
@@ -170,8 +172,8 @@ class Transport:
             )
         return self._engine
 
-    def _access_to(self, endpoint: Endpoint, origin: str) -> tuple[httpx.Headers, str]:
-        """The request's headers, and where their token came from."""
+    def _access_to(self, endpoint: Endpoint, origin: str) -> tuple[httpx.Headers, str, Token | None]:
+        """The request's headers, where their token came from, and the token."""
         key = (origin, endpoint.accept_encoding, endpoint.content_type)
         access = self._access.get(key)
         if access is None:
@@ -185,7 +187,7 @@ class Transport:
             else:
                 more["X-Requested-With"] = "XMLHttpRequest"  # a 401 that says why, instead of a login page
             source = self._token.describe(server) if server else "nowhere, as this server is not the datastack's"
-            access = self._access[key] = _headers(more), source
+            access = self._access[key] = _headers(more), source, token
         return access
 
 

@@ -1,0 +1,157 @@
+"""A memory cache bounded by bytes, in which a key that is being fetched is fetched once."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from aiocache import SimpleMemoryCache
+
+T = TypeVar("T")
+
+
+def size_of(value: Any) -> int:
+    """Bytes that a value takes, nearly: arrays, Arrow tables and bytes by their data, containers by their contents."""
+    if isinstance(value, Mapping):
+        return sys.getsizeof(value) + sum(size_of(key) + size_of(item) for key, item in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return sys.getsizeof(value) + sum(map(size_of, value))
+    return sys.getsizeof(value) + int(getattr(value, "nbytes", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What the cache holds, and how it has served."""
+
+    entries: int
+    bytes: int
+    hits: int
+    """Answers without a request, those that shared one under way included."""
+    misses: int
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A value on its way, and how many wait for it."""
+
+    task: asyncio.Task[Any]
+    waiting: int = 0
+
+
+class Cache:
+    """Keeps what was loaded, the longest unused leaving first; serves one event loop.
+
+    Parameters
+    ----------
+    max_bytes
+        How much to keep. A value larger than that is passed on and not kept.
+    """
+
+    def __init__(self, max_bytes: int = 256 << 20) -> None:
+        self.max_bytes = max_bytes
+        self._hits = 0
+        self._misses = 0
+        self._flights: dict[Hashable, _Flight] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything; what is under way arrives, but is not kept."""
+        self._memory: SimpleMemoryCache | None = None
+        self._sizes: OrderedDict[Hashable, int] = OrderedDict()
+        self._bytes = 0
+
+    def info(self) -> CacheInfo:
+        """Counts so far. A value whose time is up counts until its place is needed."""
+        return CacheInfo(len(self._sizes), self._bytes, self._hits, self._misses)
+
+    async def get(
+        self,
+        key: Hashable,
+        load: Callable[[], Awaitable[T]],
+        ttl: float | None = None,
+        size: Callable[[T], int] = size_of,
+    ) -> T:
+        """The value of ``key``: kept, on its way, or loaded now.
+
+        Parameters
+        ----------
+        key
+            A tuple that names all that the value depends on.
+        load
+            Called if nobody has the value. Its errors reach all who wait, and are not kept.
+        ttl
+            Seconds to keep it, above zero; None: for good.
+        size
+            The bytes of a value, if `size_of` does not know them.
+        """
+        memory = self._store()
+        entry: tuple[T] | None = await memory.get(key)
+        if entry is not None:
+            self._hits += 1
+            self._sizes.move_to_end(key)
+            return entry[0]
+        flight = self._flights.get(key)
+        if flight is None:
+            self._misses += 1
+            task = asyncio.ensure_future(self._load(memory, key, load, ttl, size))
+            flight = self._flights[key] = _Flight(task)
+        else:
+            self._hits += 1
+        value: T = await self._wait_for(key, flight)
+        return value
+
+    async def _wait_for(self, key: Hashable, flight: _Flight) -> Any:
+        """The value of a flight. One who gives up leaves it to the others; the last one calls it off."""
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                self._land(key, flight.task)
+                flight.task.cancel()
+                await asyncio.wait([flight.task])
+
+    def _land(self, key: Hashable, task: asyncio.Task[Any] | None) -> None:
+        if key in self._flights and self._flights[key].task is task:
+            del self._flights[key]
+
+    async def _load(
+        self,
+        memory: SimpleMemoryCache,
+        key: Hashable,
+        load: Callable[[], Awaitable[T]],
+        ttl: float | None,
+        size: Callable[[T], int],
+    ) -> T:
+        try:
+            value = await load()
+            needed = size(value)
+            cleared = self._memory is not memory
+            if needed <= self.max_bytes and not cleared:
+                await memory.set(key, (value,), ttl=ttl)  # in a tuple: aiocache takes None for "not there"
+                self._bytes += needed - self._sizes.pop(key, 0)
+                self._sizes[key] = needed
+                while self._bytes > self.max_bytes:
+                    oldest, freed = self._sizes.popitem(last=False)
+                    self._bytes -= freed
+                    await memory.delete(oldest)
+            return value
+        finally:
+            self._land(key, asyncio.current_task())
+
+    def _store(self) -> SimpleMemoryCache:
+        if self._memory is None:
+            from aiocache import SimpleMemoryCache
+
+            self._memory = SimpleMemoryCache(key_builder=_as_it_is, timeout=None)
+        return self._memory
+
+
+def _as_it_is(key: Hashable, namespace: str | None) -> Hashable:  # noqa: ARG001 (aiocache's signature)
+    return key
