@@ -50,7 +50,9 @@ def test_no_token_from_a_program(strict, header):
 def test_another_scheme(strict):
     answer = ask(strict, Authorization="Basic abc")
     assert answer.status_code == 400
-    assert answer.content == b'{"error":"bad_auth_header","message":"Authorization header must begin with \'Bearer\'"}\n'
+    assert (
+        answer.content == b'{"error":"bad_auth_header","message":"Authorization header must begin with \'Bearer\'"}\n'
+    )
     assert answer.headers["www-authenticate"] == (
         f'{realm(strict)}, error="invalid_request", error_description="Header must begin with \'Bearer\'"'
     )

@@ -22,7 +22,9 @@ def raw(sandbox, path=BODY, *, encoding="identity"):
     host, port = sandbox.url.removeprefix("http://").split(":")
     received = b""
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
+        request = (
+            f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
+        )
         connection.sendall(request.encode())
         try:
             while piece := connection.recv(65536):

@@ -77,8 +77,8 @@ def test_an_unknown_path_is_flasks_404(serve, path):
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.text == (
-        "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not "
-        "found on the server. If you entered the URL manually please check your spelling and try again.</p>\n"
+        "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was "
+        "not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n"
     )
 
 
@@ -129,6 +129,15 @@ def test_connections_are_kept(serve):
     assert json.loads(connection.getresponse().read())["body"] == "x"
     assert connection.sock is used
     connection.close()
+
+
+def test_answers_do_not_wait_for_acknowledgements(serve):
+    sandbox = serve()
+    with httpx.Client(base_url=sandbox.url) as client:
+        start = time.monotonic()
+        for _ in range(20):
+            client.get("/info/health")
+    assert time.monotonic() - start < 20 * 0.04, "Nagle's algorithm costs 40 ms an answer"
 
 
 def test_the_counters_tell_what_came(serve):

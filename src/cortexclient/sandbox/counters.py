@@ -139,7 +139,7 @@ def count_ids(call: Call) -> int:
 def _long_numbers(body: bytes) -> int:
     if len(body) < _SMALL:
         return len(_LONG_IN_BYTES.findall(body))
-    digit = np.zeros(len(body) + 2, np.int8)
+    digit = np.zeros(len(body) + 2, np.bool_)
     digit[1:-1] = np.frombuffer(body, np.uint8) - np.uint8(48) < 10
-    edges = np.flatnonzero(np.diff(digit))
+    edges = np.flatnonzero(digit[1:] != digit[:-1])
     return int(np.count_nonzero(edges[1::2] - edges[::2] >= ID_DIGITS))

@@ -18,7 +18,8 @@ Headers = list[tuple[bytes, bytes]]
 
 TRANSPORT: Final = "sandbox_transport"
 """Key in the scope's state under which the server puts the connection's transport."""
-PIECE: Final = 65536
+PIECE: Final = 1 << 18
+"""Bytes that are handed to the connection at once: a larger body piles up in it, and moving the pile costs more."""
 SLOW_PIECES: Final = 10
 
 
@@ -66,9 +67,14 @@ class Connection:
         self._send = send
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send the whole answer at once."""
+        """Send the whole answer as fast as the client takes it."""
         await self._start(status, headers, len(body))
-        await self._send({"type": "http.response.body", "body": body})
+        if len(body) <= PIECE:
+            await self._send({"type": "http.response.body", "body": body})
+            return
+        for piece in _pieces(body, PIECE):
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def deliver(
         self, status: int, headers: Headers, body: bytes, *, fault: str | None, weather: Weather, slow_seconds: float
@@ -83,7 +89,8 @@ class Connection:
         broken = fault in ("truncated", "reset-body")
         await self._start(status, headers, len(body))
         pause = slow_seconds / SLOW_PIECES if fault == "slow" else 0.0
-        for piece in _pieces(body[: len(body) // 2] if broken else body, small=fault == "slow"):
+        size = -(-len(body) // SLOW_PIECES) if fault == "slow" else PIECE
+        for piece in _pieces(body[: len(body) // 2] if broken else body, size):
             await weather.carry(len(piece))
             if pause:
                 await asyncio.sleep(pause)
@@ -117,7 +124,6 @@ class Connection:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-def _pieces(body: bytes, *, small: bool) -> Iterator[bytes]:
-    size = min(PIECE, -(-len(body) // SLOW_PIECES)) if small else PIECE
+def _pieces(body: bytes, size: int) -> Iterator[bytes]:
     for start in range(0, len(body), max(size, 1)):
         yield body[start : start + size]
