@@ -73,6 +73,8 @@ class World:
         Of all datastacks, in the order the server lists them.
     notes
         What a user should know about the data: what is real, what is synthetic.
+    row_cap
+        The most rows that a table query answers with.
     """
 
     name: str
@@ -83,6 +85,7 @@ class World:
     versions: list[Version] = field(default_factory=list)
     datastacks: dict[str, Datastack] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    row_cap: int = 500_000
 
     @cached_property
     def annotations(self) -> Tables:
@@ -168,6 +171,7 @@ class World:
             "name": self.name,
             "seed": self.seed,
             "notes": self.notes,
+            "row_cap": self.row_cap,
             "graph": {"table": self.graph.table, "created_ms": self.graph.created_ms},
             "layout": asdict(self.graph.layout),
             "tables": [{name: getattr(table, name) for name in sorted(rows)} for table in self.tables.values()],
@@ -210,6 +214,7 @@ class World:
             versions=[Version(**_revived(record)) for record in header["versions"]],
             datastacks={record["name"]: Datastack(**_revived(record)) for record in header["datastacks"]},
             notes=header["notes"],
+            row_cap=header["row_cap"],
         )
 
 
