@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 import pytest
@@ -80,7 +81,7 @@ class Serve(Protocol):
 def empty_world() -> World:
     """Two datastacks on one table, and no data: the tests of this fixture never reach a handler that needs any."""
     stacks = {name: Datastack(name, "toy_vol", "toy_v1") for name in ("toy", "toy_public")}
-    return World("toy", 0, cast("Graph", None), datastacks=stacks)
+    return World("toy", 0, cast("Graph", SimpleNamespace(table="toy_v1")), datastacks=stacks)
 
 
 @pytest.fixture

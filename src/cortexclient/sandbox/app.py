@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 
 from isal import igzip
 
-from . import control, routes
+from . import control, costs, routes
 from .auth import HTML, Accounts, permit
 from .calls import Call, Reply
 from .counters import Counters, Entry, count_ids
@@ -126,6 +126,8 @@ class App:
         async with self._workers[found.table.service]:
             call = replace(call, user_id=user_id, now_ms=self.weather.now_ms())
             reply = self.faults.poisoned(call) or _run(self.world, found, call)
+            if route.permission is not None and reply.price < costs.REQUEST:
+                reply = replace(reply, price=costs.REQUEST)
             if self.weather.service_times:
                 await asyncio.sleep(reply.price)
         return reply

@@ -1,8 +1,8 @@
 """What calls cost the real servers, in seconds: every price of the sandbox in one place.
 
 Prices are charged as time (a sleep while a worker is held), never as CPU. Those of the graph were measured on the real
-chunkedgraph service (PyChunkedGraph 2.21.1): 0.3-0.4 ms of server time for each *distinct* id whose root is looked up, about
-0.15 ms for each id whose timestamps are read, and nothing for a repeated id. Those of table queries are assumptions.
+chunkedgraph service (PyChunkedGraph 2.21.1): 0.3-0.4 ms of server time for each *distinct* id whose root is looked up,
+about 0.15 ms for each id whose timestamps are read, and nothing for a repeated id. Those of table queries are assumptions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 REQUEST: Final = 0.003
-"""Any authenticated request: parsing and the look-up of the token."""
+"""The least that any authenticated request costs: parsing and the look-up of the token."""
 
 ROOT_LOOKUP_PER_ID: Final = 0.00035
 """Supervoxel to root, for each distinct id."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..calls import RouteTable
-from . import auth, info
+from . import auth, chunkedgraph, info
 
-ALL: tuple[RouteTable, ...] = (info.TABLE,)
+ALL: tuple[RouteTable, ...] = (info.TABLE, chunkedgraph.ROUTES)
 """All tables but those that need more than a world: ``auth.table`` needs the accounts."""
 
-__all__ = ["ALL", "auth", "info"]
+__all__ = ["ALL", "auth", "chunkedgraph", "info"]
