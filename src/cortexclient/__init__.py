@@ -1,1 +1,75 @@
-"""Async, high-throughput client for CAVE connectomics datasets."""
+"""Async, high-throughput client for CAVE connectomics datasets (minnie65, v1dd, ...).
+
+:class:`AsyncCortexClient` fans out batched look-ups with bounded concurrency and retry; :class:`CortexClient` is the
+same API, blocking, for notebooks. Everything here is loaded at first use: ``import cortexclient`` alone costs a few
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._client import AsyncCortexClient
+    from ._types import Ids, Snapshot, When
+    from .config import Limits, RetryPolicy, Timeouts
+    from .datasets import DatasetSpec, get_spec, known_specs, register
+    from .errors import (
+        AuthError,
+        CortexError,
+        CortexUsageError,
+        DecodeError,
+        NotFoundError,
+        PartialFailure,
+        ServerRefusedError,
+        TruncatedResult,
+        UnavailableError,
+    )
+    from .progress import Progress
+    from .results import Outcome, Results, Stream
+
+_HOMES = {
+    "AsyncCortexClient": "._client",
+    "AuthError": ".errors",
+    "CortexError": ".errors",
+    "CortexUsageError": ".errors",
+    "DatasetSpec": ".datasets.spec",
+    "DecodeError": ".errors",
+    "Ids": "._types",
+    "Limits": ".config",
+    "NotFoundError": ".errors",
+    "Outcome": ".results",
+    "PartialFailure": ".errors",
+    "Progress": ".progress",
+    "Results": ".results",
+    "RetryPolicy": ".config",
+    "ServerRefusedError": ".errors",
+    "Snapshot": "._types",
+    "Stream": ".results",
+    "Timeouts": ".config",
+    "TruncatedResult": ".errors",
+    "UnavailableError": ".errors",
+    "When": "._types",
+    "get_spec": ".datasets.spec",
+    "known_specs": ".datasets.spec",
+    "register": ".datasets.spec",
+}
+
+__all__ = sorted(["__version__", *_HOMES])  # noqa: PLE0605 (a list all the same)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cortexclient")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -77,6 +77,11 @@ async def fan_out(items: Iterable[T], call: Callable[[T], Awaitable[R]], workers
     return [done[position] for position in range(len(done))]
 
 
+async def together(*calls: Callable[[], Awaitable[R]]) -> list[R]:
+    """Make some calls at once; results in the order given."""
+    return await fan_out(calls, lambda call: call(), workers=len(calls))
+
+
 @contextmanager
 def _first_error() -> Iterator[None]:
     """Raise the first error of a task group as itself: callers catch ``NotFoundError``, not a group that holds one."""

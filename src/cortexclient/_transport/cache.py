@@ -69,6 +69,10 @@ class Cache:
         """Counts so far. A value whose time is up counts until its place is needed."""
         return CacheInfo(len(self._sizes), self._bytes, self._hits, self._misses)
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether a value is kept under ``key`` (its time may be up)."""
+        return key in self._sizes
+
     async def get(
         self,
         key: Hashable,

@@ -52,7 +52,7 @@ class Transport:
     ) -> None:
         self.stats = TransportStats()
         self._settings = (limits, retry, timeouts, self.stats, http_client)
-        self._token = token or TokenSource()
+        self.token = token or TokenSource()
         self._trusted: dict[str, str] = {}
         self._access: dict[tuple[str, str, str | None], tuple[httpx.Headers, str, Token | None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,7 +61,10 @@ class Transport:
 
     def trust(self, origin: str, server: str | None = None) -> None:
         """Allow the token of ``server`` (by default the origin's own) to be sent to ``origin``."""
-        self._trusted[origin_of(origin)] = origin_of(server or origin)
+        known, owner = origin_of(origin), origin_of(server or origin)
+        if self._trusted.get(known) == owner:
+            return
+        self._trusted[known] = owner
         self._access.clear()
 
     async def send(
@@ -104,7 +107,7 @@ class Transport:
         try:
             reply = await engine.run(Call(asked, _url(endpoint, origin, path, query), headers, body))
         except (MissingToken, InvalidToken):
-            self._token.forget()
+            self.token.forget()
             self._access.clear()
             raise
         if not reply.headers.get("content-type", "").startswith(endpoint.expects):
@@ -178,7 +181,7 @@ class Transport:
         access = self._access.get(key)
         if access is None:
             server = self._trusted.get(origin_of(origin))
-            token = self._token.find(server) if server else None
+            token = self.token.find(server) if server else None
             more = {"Accept-Encoding": endpoint.accept_encoding}
             if endpoint.content_type:
                 more["Content-Type"] = endpoint.content_type
@@ -186,7 +189,7 @@ class Transport:
                 more["Authorization"] = f"Bearer {token.value}"
             else:
                 more["X-Requested-With"] = "XMLHttpRequest"  # a 401 that says why, instead of a login page
-            source = self._token.describe(server) if server else "nowhere, as this server is not the datastack's"
+            source = self.token.describe(server) if server else "nowhere, as this server is not the datastack's"
             access = self._access[key] = _headers(more), source, token
         return access
 

@@ -57,6 +57,8 @@ class Session:
     spec: DatasetSpec
     limits: Limits
     cache: Cache
+    override: str | None = None
+    """The server that the caller named: it plays all services."""
     version: int | None = None
     timestamp: datetime | None = None
 
@@ -66,8 +68,13 @@ class Session:
 
     @property
     def server(self) -> str:
-        """The global server: ``CORTEXCLIENT_SERVER`` if set (it then plays all services), else the spec's."""
-        return (os.environ.get(SERVER_VARIABLE) or self.spec.server).rstrip("/")
+        """The global server."""
+        return (self._only_server or self.spec.server).rstrip("/")
+
+    @property
+    def _only_server(self) -> str | None:
+        """The one that plays all services, if somebody named one."""
+        return self.override or os.environ.get(SERVER_VARIABLE)
 
     async def record(self) -> Mapping[str, Any]:
         """Fetch the datastack's record from the info service, once in a while."""
@@ -96,9 +103,9 @@ class Session:
         if endpoint.scope == "local" or "{table}" in endpoint.path:
             record = await self.record()
             path = {"table": segmentation_table(record), **path}
-            if endpoint.scope == "local" and SERVER_VARIABLE not in os.environ:
+            if endpoint.scope == "local" and not self._only_server:
                 origin = str(record["local_server"]).rstrip("/")
-        self.transport.trust(origin)
+        self.transport.trust(origin, self.server)
         return await self.transport.send(endpoint, origin, path=path, query=query, body=body, ids=ids)
 
     async def snapshot(self, timestamp: When | None = None) -> Snapshot:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ._history import History
-from ._structure import Structure
 
 
-class AsyncChunkedGraph(History, Structure):
+class AsyncChunkedGraph(History):
     """Supervoxels, roots and their history, with caveclient's method names (``ChunkedGraphClient``).
 
     Lists of ids may be of any length: they are deduplicated, cut into batches and asked in parallel, and the answers

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +15,16 @@ from ...ids import as_ids, batches, unique_ids
 from ...progress import ProgressLike
 from .._base import check_aware, epoch
 from ._lookups import Lookups
+from ._structure import Structure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LINEAGE_GRAPH = {"directed": True, "multigraph": False, "graph": {}}
 """The head of a networkx node-link document."""
 
 
-class History(Lookups):
+class History(Lookups, Structure):
     """Lineage, and the instants of the graph."""
 
     async def get_lineage_graph(
@@ -122,6 +126,63 @@ class History(Lookups):
             alive = {node["id"] for node in graph["nodes"]}
             gone = {link["target"] for link in graph["links"]}
         return np.array(sorted(alive - gone), np.int64)
+
+    async def get_root_overlaps(
+        self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None
+    ) -> pd.DataFrame:
+        """Tell which roots hold the material of a root at a later instant, and how much of it.
+
+        Parameters
+        ----------
+        root_id
+            A root, retired or not.
+        timestamp
+            The instant; the roots are those current then.
+
+        Returns
+        -------
+        DataFrame
+            Index ``root_id``, column ``fraction`` (of the level-2 chunks), largest first.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such root.
+
+        Notes
+        -----
+        An edit replaces the level-2 nodes that it touches, and a replaced node climbs to a retired root for ever. Such
+        nodes are counted by their supervoxels, which always lead to the root that is current.
+        """
+        import pandas as pd
+
+        with running(timeout, None, None):
+            when = (await self._session.snapshot(timestamp)).timestamp
+            chunks = await self.get_leaves(root_id, stop_layer=2)
+            if not len(chunks):
+                raise NotFoundError("no such root: it has no leaves", ids=[root_id])
+            roots = await self.get_roots(chunks, when)
+            # is_latest is exclusive, get_roots inclusive: ask a millisecond later
+            current = await self.is_latest_roots(roots, when + timedelta(milliseconds=1))
+            weights = pd.Series(1.0, index=roots[current])
+            if not current.all():
+                pieces = await self.get_leaves_many(chunks[~current], stop_layer=1)
+                owner = np.concatenate([np.full(len(piece), 1 / len(piece)) for piece in pieces.values()])
+                found = await self.get_roots(np.concatenate(list(pieces.values())), when)
+                weights = pd.concat([weights, pd.Series(owner, index=found)])
+        overlaps = weights.groupby(level=0).sum().sort_values(ascending=False, kind="stable") / len(chunks)
+        overlaps.index.name = "root_id"
+        return overlaps.to_frame("fraction")
+
+    async def suggest_latest_roots(
+        self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None
+    ) -> int:
+        """Name the root that holds most of an old root's material at an instant; never a retired one.
+
+        :meth:`get_root_overlaps` lists all of them with their shares.
+        """
+        overlaps = await self.get_root_overlaps(root_id, timestamp, timeout=timeout)
+        return int(overlaps.index[0])
 
     async def get_past_ids(
         self, root_ids: Ids, timestamp_past: When, *, progress: ProgressLike = None, timeout: float | None = None

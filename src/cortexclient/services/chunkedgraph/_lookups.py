@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._fanout import running
+from ..._fanout import fan_out, running
 from ..._types import BoolArray, IdArray, Ids, When
 from ..._wire import binary, endpoints, json
 from ...errors import DecodeError, NotFoundError, ServerError
@@ -173,6 +173,60 @@ class Lookups(GraphService):
         if latest:
             times = times - 1  # the service names the instant of the edit, when the root was no longer current
         return pd.DatetimeIndex(times.astype("datetime64[ms]"), tz="UTC")
+
+    async def get_root_lifetimes(
+        self, root_ids: Ids, timestamp: When | None = None, *, timeout: float | None = None
+    ) -> pd.DataFrame:
+        """Tell from when (inclusive) to when (exclusive) each root was current.
+
+        Returns
+        -------
+        DataFrame
+            Index ``root_id`` in input order; ``start`` and ``end`` (UTC; ``end`` is NaT where the root is current at
+            ``timestamp``, default: now), ``is_latest``.
+
+        Raises
+        ------
+        NotFoundError
+            Naming the ids that do not exist.
+        """
+        import pandas as pd
+
+        asked = as_ids(root_ids, "root_ids")
+        with running(timeout, None, None):
+            start, end = await self.lifetimes_ms(asked, timestamp)
+        current = end == np.iinfo(np.int64).max
+        ends = np.where(current, np.datetime64("NaT", "ms"), end.astype("datetime64[ms]"))
+        columns = {
+            "start": pd.DatetimeIndex(start.astype("datetime64[ms]"), tz="UTC"),
+            "end": pd.DatetimeIndex(ends, tz="UTC"),
+            "is_latest": current,
+        }
+        return pd.DataFrame(columns, index=pd.Index(asked, name="root_id"))
+
+    async def lifetimes_ms(
+        self, root_ids: IdArray, timestamp: When | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Tell from when (inclusive) to when (exclusive) each root was current: ms since the epoch.
+
+        Returns
+        -------
+        start, end
+            (n,) int64. The end of a root that is current at ``timestamp`` (default: now) is the largest int64.
+        """
+        now = (await self._session.snapshot(timestamp)).timestamp
+
+        async def ask(latest: bool) -> npt.NDArray[np.int64]:
+            query = {"latest": str(latest), "timestamp": epoch(now)}
+
+            async def call(chunk: IdArray) -> npt.NDArray[np.int64]:
+                return await self._timestamps(chunk, query)
+
+            return await self._map(endpoints.ROOT_TIMESTAMPS, root_ids, call, np.int64)
+
+        start, end = await fan_out((False, True), ask, workers=2)
+        asked = int(now.timestamp() * 1000)
+        return start, np.where(end >= asked, np.iinfo(np.int64).max, end)
 
     async def _timestamps(self, chunk: IdArray, query: dict[str, str]) -> npt.NDArray[np.int64]:
         try:

@@ -1,0 +1,348 @@
+"""AsyncCortexClient: wiring, and the shortcuts that belong to no single service."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ._transport import TokenSource, Transport, TransportStats
+from ._transport.cache import Cache
+from ._types import BoolArray, IdArray, Ids, When
+from .config import Limits, RetryPolicy, Timeouts
+from .datasets.spec import DatasetSpec, get_spec
+from .errors import CortexUsageError
+from .mapping import IdMapper
+from .progress import ProgressLike
+from .services._base import Session, check_aware
+from .services.chunkedgraph import AsyncChunkedGraph
+from .services.info import AsyncInfo
+from .services.materialize import AsyncMaterialize
+
+if TYPE_CHECKING:
+    import httpx
+    import pandas as pd
+
+
+class AsyncCortexClient:
+    """A CAVE dataset, asynchronously: many requests at once, bounded, retried, complete.
+
+    Parameters
+    ----------
+    dataset
+        Name of a preset (``"minnie_public"``), of a datastack that has one, or any :class:`DatasetSpec`.
+    server
+        One URL for all services. Default: the environment's ``CORTEXCLIENT_SERVER``, else the spec's global server and
+        whatever local server its datastack record names.
+    version, timestamp
+        Pin every call to a materialization version or to an instant (aware); see :meth:`at`.
+    token
+        Default: the environment's ``CORTEXCLIENT_TOKEN``, else CAVE's secret files.
+    limits, retry, timeouts
+        How many requests at once, how stubborn, how patient.
+    http_client
+        An ``httpx.AsyncClient`` of your own (a proxy, a test double); it is not closed here.
+
+    Notes
+    -----
+    Building a client does no I/O. It opens at its first request and belongs to the event loop of that request; close it
+    with ``async with`` or :meth:`aclose`.
+
+    Examples
+    --------
+    >>> async with AsyncCortexClient("minnie_public") as client:
+    ...     cells = await client.root_id_to_cell_id([864691134885645050])
+    """
+
+    def __init__(
+        self,
+        dataset: str | DatasetSpec,
+        *,
+        server: str | None = None,
+        version: int | None = None,
+        timestamp: When | None = None,
+        token: str | None = None,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
+        timeouts: Timeouts = Timeouts(),  # noqa: B008
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        spec = get_spec(dataset)
+        transport = Transport(
+            limits=limits, retry=retry, timeouts=timeouts, token=TokenSource(token), http_client=http_client
+        )
+        session = Session(transport=transport, spec=spec, limits=limits, cache=Cache(), override=server)
+        self._wire(_pinned(session, version, timestamp))
+
+    def _wire(self, session: Session) -> None:
+        self._session = session
+        self._info = AsyncInfo(session)
+        self._chunkedgraph = AsyncChunkedGraph(session)
+        self._materialize = AsyncMaterialize(session)
+        self._mapper = IdMapper(session, self._materialize, self._chunkedgraph)
+
+    def at(self, *, version: int | None = None, timestamp: When | None = None) -> Self:
+        """Look at the same dataset from another instant; connections and caches are shared, nothing is sent.
+
+        Parameters
+        ----------
+        version
+            A materialization version: tables are its own, and its instant is everybody's default timestamp.
+        timestamp
+            Any instant (aware).
+        """
+        view = object.__new__(type(self))
+        view._wire(_pinned(self._session, version, timestamp))
+        return view
+
+    # -- services ----------------------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> AsyncInfo:
+        """What the datastack is made of."""
+        return self._info
+
+    @property
+    def chunkedgraph(self) -> AsyncChunkedGraph:
+        """Supervoxels, roots and their history."""
+        return self._chunkedgraph
+
+    @property
+    def materialize(self) -> AsyncMaterialize:
+        """Versions, tables and views."""
+        return self._materialize
+
+    # -- what this client is about -----------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """Where the dataset lives and what its tables are called."""
+        return self._session.spec
+
+    @property
+    def datastack_name(self) -> str:
+        """Name of the datastack."""
+        return self._session.spec.datastack
+
+    @property
+    def server_address(self) -> str:
+        """Address of the global server."""
+        return self._session.server
+
+    @property
+    def version(self) -> int | None:
+        """The version that this client is pinned to, if it is."""
+        return self._session.version
+
+    @property
+    def space(self) -> Any:
+        """The dataset's spatial transforms: its object in ``standard_transform`` (``transform_nm``, ...)."""
+        from .interop.space import dataset_space
+
+        return dataset_space(self._session.spec)
+
+    @property
+    def cave(self) -> Any:
+        """The ordinary ``CAVEclient`` for this dataset, with the same token and version; it blocks.
+
+        Made at first use, which sends its two or more requests.
+        """
+        from .interop.cave import cave_client
+
+        return cave_client(self._session)
+
+    @property
+    def stats(self) -> TransportStats:
+        """Requests, retries and bytes so far; all views of :meth:`at` count together."""
+        return self._session.transport.stats.snapshot()
+
+    # -- translation -------------------------------------------------------------------------------------------------
+
+    async def root_id_to_cell_id(
+        self,
+        root_ids: Ids,
+        *,
+        version: int | None = None,
+        timestamp: When | None = None,
+        live: bool = False,
+        detail: bool = False,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Find the cell that each root is, whenever that root was current.
+
+        Parameters
+        ----------
+        root_ids
+            Roots of any age.
+        version
+            Use the nucleus tables of this version. Default: the client's pinned one, else the newest.
+        timestamp, live
+            Use the nucleus tables as they were at this instant, or as they are now, instead of a version's.
+        detail
+            Add columns that explain each answer.
+        progress, timeout
+            See :class:`~cortexclient.Progress`; seconds for the whole call.
+
+        Returns
+        -------
+        DataFrame
+            Index ``root_id`` in input order, column ``cell_id`` (int64; -1: no cell, or several). With ``detail`` also
+            ``status`` (``ok``, ``none``, ``multiple``, ``invalid``: no such root), ``timestamp`` (UTC; when the answer
+            was seen), ``source`` (``main``, ``backup``, ``main_replaced``) and ``n_matches`` (cells on the root).
+            ``attrs["version"]`` is the version whose tables were used.
+
+        Notes
+        -----
+        The supervoxels of a root never change; the tables do. So the answer is given by one state of the tables, and a
+        cell whose point lies on the root's supervoxels is on the root. A cell's point is its backup point where it has
+        one, else its main point.
+        """
+        return await self._mapper.root_id_to_cell_id(
+            root_ids,
+            version=version,
+            timestamp=timestamp,
+            live=live,
+            detail=detail,
+            progress=progress,
+            timeout=timeout,
+        )
+
+    async def cell_id_to_root_id(
+        self,
+        cell_ids: Ids,
+        *,
+        timestamp: When | None = None,
+        version: int | None = None,
+        live: bool = False,
+        detail: bool = False,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Find the root that each cell is at a version or at any instant.
+
+        Parameters
+        ----------
+        cell_ids
+            Ids of the nucleus table.
+        timestamp
+            Give the roots of this instant. Default: those of the version.
+        version
+            Use the nucleus tables of this version. Default: the client's pinned one, else the newest.
+        live
+            Use the nucleus tables as they are at ``timestamp`` (default: now) instead of a version's.
+        detail, progress, timeout
+            As for :meth:`root_id_to_cell_id`.
+
+        Returns
+        -------
+        DataFrame
+            Index ``cell_id`` in input order, column ``root_id`` (int64; -1: no such cell, its point is on no segment,
+            or its backup points are on different roots). With ``detail`` the same columns as the other way round.
+        """
+        return await self._mapper.cell_id_to_root_id(
+            cell_ids,
+            timestamp=timestamp,
+            version=version,
+            live=live,
+            detail=detail,
+            progress=progress,
+            timeout=timeout,
+        )
+
+    # -- shortcuts ---------------------------------------------------------------------------------------------------
+
+    async def get_roots(
+        self,
+        supervoxel_ids: Ids,
+        timestamp: When | None = None,
+        stop_layer: int | None = None,
+        *,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> IdArray:
+        """Find the root of each supervoxel at an instant; see ``chunkedgraph.get_roots``."""
+        return await self._chunkedgraph.get_roots(
+            supervoxel_ids, timestamp, stop_layer, progress=progress, timeout=timeout
+        )
+
+    async def is_latest_roots(
+        self, root_ids: Ids, timestamp: When | None = None, *, timeout: float | None = None
+    ) -> BoolArray:
+        """Tell which roots are current; see ``chunkedgraph.is_latest_roots``."""
+        return await self._chunkedgraph.is_latest_roots(root_ids, timestamp, timeout=timeout)
+
+    async def get_latest_roots(
+        self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None
+    ) -> IdArray:
+        """List the roots that a root turned into; see ``chunkedgraph.get_latest_roots``."""
+        return await self._chunkedgraph.get_latest_roots(root_id, timestamp, timeout=timeout)
+
+    async def suggest_latest_roots(
+        self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None
+    ) -> int:
+        """Name the current root that holds most of an old one; see ``chunkedgraph.suggest_latest_roots``."""
+        return await self._chunkedgraph.suggest_latest_roots(root_id, timestamp, timeout=timeout)
+
+    async def latest_valid_timestamp(self, root_ids: Ids, *, timeout: float | None = None) -> pd.DatetimeIndex:
+        """Tell the last millisecond at which each root was current (for a current one: just now)."""
+        return await self._chunkedgraph.get_root_timestamps(root_ids, latest=True, timeout=timeout)
+
+    async def root_lifetimes(self, root_ids: Ids, *, timeout: float | None = None) -> pd.DataFrame:
+        """Tell from when to when each root was current; see ``chunkedgraph.get_root_lifetimes``."""
+        return await self._chunkedgraph.get_root_lifetimes(root_ids, timeout=timeout)
+
+    async def version_timestamp(self, version: int | None = None, *, timeout: float | None = None) -> datetime:
+        """Tell the instant (aware UTC) of a version; default: the pinned or newest one."""
+        return await self._materialize.get_timestamp(version, timeout=timeout)
+
+    async def most_recent_materialization_version(self, *, timeout: float | None = None) -> int:
+        """Give the newest version that can be queried."""
+        return await self._materialize.most_recent_version(timeout=timeout)
+
+    async def get_datastack_info(self) -> dict[str, Any]:
+        """Fetch the record of the datastack; see ``info.get_datastack_info``."""
+        return await self._info.get_datastack_info()
+
+    async def image_source(self) -> str:
+        """Cloudpath of the EM images."""
+        return await self._info.image_source()
+
+    async def segmentation_source(self) -> str:
+        """Cloudpath of the segmentation."""
+        return await self._info.segmentation_source()
+
+    async def viewer_resolution(self) -> tuple[float, float, float]:
+        """Voxel size of the viewer: x, y, z in nm."""
+        return await self._info.viewer_resolution()
+
+    @staticmethod
+    def now() -> datetime:
+        """The current time, aware UTC."""
+        return datetime.now(UTC)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Close the connections, of all views of :meth:`at` too."""
+        await self._session.transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        pin = f", version={self.version}" if self.version is not None else ""
+        if self._session.timestamp is not None:
+            pin = f", timestamp={self._session.timestamp.isoformat()}"
+        return f"{type(self).__name__}({self.spec.name!r}, datastack={self.datastack_name!r}{pin})"
+
+
+def _pinned(session: Session, version: int | None, timestamp: When | None) -> Session:
+    if version is not None and timestamp is not None:
+        raise CortexUsageError("give version or timestamp, not both: a version is an instant")
+    return session.at(version, None if timestamp is None else check_aware(timestamp))

@@ -1,0 +1,190 @@
+"""Translation in both directions, and the frames that it gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from .._fanout import running, together
+from .._types import IdArray, Ids, When
+from ..ids import as_ids, layer_of, unique_ids
+from ..progress import ProgressLike, Reporter
+from ..services._base import Session, check_aware
+from ..services.chunkedgraph import AsyncChunkedGraph
+from ..services.materialize import AsyncMaterialize
+from ..services.materialize._versions import seconds_left
+from ._annotations import Annotations, ids_of
+from ._search import RootSearch
+from ._verdict import ANSWERS, points_of, roots_of_points, without_cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAFE_SECONDS = 600.0
+"""A version that expires sooner is not asked: a query on an expired one makes the server create an empty database."""
+
+
+class IdMapper:
+    """Translates root ids to cell ids and back.
+
+    Parameters
+    ----------
+    session, materialize, graph
+        The connection, and the two services that know the answers.
+    """
+
+    def __init__(self, session: Session, materialize: AsyncMaterialize, graph: AsyncChunkedGraph) -> None:
+        self._session = session
+        self._materialize = materialize
+        self._graph = graph
+
+    async def root_id_to_cell_id(
+        self,
+        root_ids: Ids,
+        *,
+        version: int | None,
+        timestamp: When | None,
+        live: bool,
+        detail: bool,
+        progress: ProgressLike,
+        timeout: float | None,
+    ) -> pd.DataFrame:
+        """See `AsyncCortexClient.root_id_to_cell_id`."""
+        asked = as_ids(root_ids, "root_ids")
+        unique, inverse = unique_ids(asked)
+        with running(timeout, progress, len(unique)) as reporter:
+            reference, frozen = await self._reference(version, timestamp, live)
+            answers = await self._answers(unique, [reference, *frozen], reporter)
+        rows = pl.DataFrame({"root": unique}, schema={"root": pl.Int64}).join(answers, on="root", how="left")
+        return _framed(rows[inverse], asked, ("root", "cell"), reference, detail)
+
+    async def cell_id_to_root_id(
+        self,
+        cell_ids: Ids,
+        *,
+        timestamp: When | None,
+        version: int | None,
+        live: bool,
+        detail: bool,
+        progress: ProgressLike,
+        timeout: float | None,
+    ) -> pd.DataFrame:
+        """See `AsyncCortexClient.cell_id_to_root_id`."""
+        asked = as_ids(cell_ids, "cell_ids")
+        unique, inverse = unique_ids(asked)
+        with running(timeout, progress, len(unique)) as reporter:
+            reference, _ = await self._reference(version, timestamp if live else None, live)
+            moved = timestamp if not live else None
+            answers = await self._roots_of(unique, reference, moved)
+            reporter.add(len(unique))
+        rows = pl.DataFrame({"cell": unique}, schema={"cell": pl.Int64}).join(answers, on="cell", how="left")
+        return _framed(rows[inverse], asked, ("cell", "root"), reference, detail)
+
+    async def _reference(
+        self, version: int | None, timestamp: When | None, live: bool
+    ) -> tuple[Annotations, list[Annotations]]:
+        """The annotations that answer, and those of older versions that may help, newest first."""
+        if live or timestamp is not None:
+            when = (await self._session.snapshot(timestamp)).timestamp
+            reference = Annotations(self._session, self._materialize, when, None, filterable=False)
+        else:
+            if version is None and self._session.version is None and self._session.timestamp is not None:
+                return await self._reference(None, self._session.timestamp, live=True)
+            item = await self._materialize.get_version_metadata(version)
+            reference = self._of_version(item)
+        valid = await self._materialize.get_versions_metadata()
+        others = [self._of_version(item) for item in valid if seconds_left(item) > SAFE_SECONDS]
+        older = [item for item in others if item.time < reference.time and item.version != reference.version]
+        return reference, sorted(older, key=lambda item: item.time, reverse=True)
+
+    def _of_version(self, item: dict[str, object]) -> Annotations:
+        return Annotations(
+            self._session,
+            self._materialize,
+            item["time_stamp"],  # type: ignore[arg-type]
+            item["version"],  # type: ignore[arg-type]
+            filterable=not item["is_merged"],
+        )
+
+    async def _answers(self, roots: IdArray, annotations: list[Annotations], reporter: Reporter) -> pl.DataFrame:
+        """Answer from what earlier calls found, and search for the rest."""
+        known = await self._known(annotations[0])
+        answers = known.of(roots)
+        fresh = np.setdiff1d(roots, answers["root"].to_numpy())
+        reporter.add(len(answers))
+        if not len(fresh):
+            return answers
+        top = int((await self._graph.segmentation_info())["graph"]["n_layers"])
+        is_root = layer_of(fresh) == top
+        found = without_cell(fresh[~is_root], "invalid")
+        if is_root.any():
+            found = pl.concat([found, await RootSearch(self._graph, annotations).answer(fresh[is_root], reporter)])
+        known.add(found)
+        return pl.concat([answers, found])
+
+    async def _known(self, reference: Annotations) -> Known:
+        if reference.version is None:  # live tables may still change: every call asks again
+            return Known()
+
+        async def load() -> Known:
+            return Known()
+
+        session = self._session
+        known: Known = await session.cache.get(
+            ("known", session.server, session.spec.datastack, reference.version), load
+        )
+        return known
+
+    async def _roots_of(self, cells: IdArray, reference: Annotations, moved: When | None) -> pl.DataFrame:
+        """One row for each cell that has a point: ``cell, root, status, source, n_matches, at``."""
+        mains, backups = await together(lambda: reference.mains_of(cells), reference.backups)
+        rows = pl.concat([mains, backups]).filter(pl.col("cell").is_in(pl.Series(cells).implode()))
+        points = points_of(mains, backups).filter("effective").join(rows, on=["cell", "supervoxel"]).unique()
+        when = reference.time if moved is None else check_aware(moved)
+        if moved is not None:
+            roots = await self._graph.get_roots(points["supervoxel"].to_numpy(), when)
+            points = points.with_columns(pl.Series("root", roots, pl.Int64))
+        return roots_of_points(
+            points.filter(pl.col("root") != 0), ids_of(backups, "cell"), int(when.timestamp() * 1000)
+        )
+
+
+class Known:
+    """Answers that cannot change any more, by root."""
+
+    LIMIT = 10_000_000
+    """Rows (about 0.5 GB): beyond it, all are forgotten and found again."""
+
+    def __init__(self) -> None:
+        self._frame = pl.DataFrame(schema=ANSWERS)
+
+    def of(self, roots: IdArray) -> pl.DataFrame:
+        """The answers there are for these roots."""
+        return self._frame.join(pl.DataFrame({"root": roots}, schema={"root": pl.Int64}), on="root", how="semi")
+
+    def add(self, answers: pl.DataFrame) -> None:
+        """Keep answers; an id that does not exist today may exist tomorrow."""
+        lasting = answers.filter(pl.col("status") != "invalid")
+        room = len(self._frame) + len(lasting) <= self.LIMIT
+        self._frame = pl.concat([self._frame, lasting]).unique("root") if room else lasting
+
+
+def _framed(
+    rows: pl.DataFrame, asked: IdArray, kinds: tuple[str, str], reference: Annotations, detail: bool
+) -> pd.DataFrame:
+    """Make the public frame: ``asked`` as the index, -1 where there is no answer."""
+    import pandas as pd
+
+    given, wanted = kinds
+    frame = pd.DataFrame(index=pd.Index(asked, name=f"{given}_id"))
+    frame[f"{wanted}_id"] = rows[wanted].fill_null(-1).to_numpy().astype(np.int64)
+    if detail:
+        frame["status"] = rows["status"].fill_null("none").to_list()
+        frame["timestamp"] = pd.DatetimeIndex(rows["at"].cast(pl.Datetime("ms")).to_numpy(), tz="UTC")
+        frame["source"] = rows["source"].to_list()
+        frame["n_matches"] = rows["n_matches"].fill_null(0).to_numpy().astype(np.int64)
+    frame.attrs["version"] = reference.version
+    frame.attrs["timestamp"] = reference.time.isoformat()
+    return frame
