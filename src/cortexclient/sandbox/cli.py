@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from .faults import Faults
 from .process import READY
 from .server import Sandbox
 from .world import World
@@ -51,14 +52,16 @@ def bytes_per_second(text: str) -> float | None:
     return float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]
 
 
-def make_world(source: str, recipe: dict[str, int | None]) -> World:
-    """The world that ``--world`` names; ``recipe`` (seed, neurons, nuclei, edits) shapes a synthetic one."""
+def make_world(source: str, *, seed: int | None = None, **recipe: int | str | None) -> World:
+    """The world that ``--world`` names.
+
+    ``recipe`` shapes a synthetic one (see `cortexclient.sandbox.worlds.synthetic.Recipe`); None is left to its default.
+    """
     kind, _, folder = source.partition(":")
-    set_by_user = {name: value for name, value in recipe.items() if value is not None}
     if kind == "synthetic":
-        return World.synthesize(**set_by_user)
+        return World.synthesize(seed or 0, **{name: value for name, value in recipe.items() if value is not None})
     if kind == "minnie65" and folder:
-        return World.from_minnie65(folder, set_by_user.get("seed", 0))
+        return World.from_minnie65(folder, seed or 0)
     if kind == "default":
         return World.default()
     if kind == "toy" and folder:
@@ -75,7 +78,7 @@ def sandbox(
     ] = "default",
     strict: Annotated[bool, typer.Option("--strict", help="Reproduce the real servers' defects too.")] = False,
     port: Annotated[int, typer.Option(help="0: a free one.")] = 0,
-    latency: Annotated[float, typer.Option(parser=seconds, metavar="TIME", help="Round trip: 20ms, 1s.")] = 0.0,
+    latency: Annotated[str, typer.Option(metavar="TIME", help="Round trip: 20ms, 1s.")] = "0",
     bandwidth: Annotated[str, typer.Option(metavar="BYTES", help="Per second, of all answers: 10MB.")] = "none",
     service_times: Annotated[
         bool, typer.Option("--service-times", help="Take as long as the real services would.")
@@ -83,29 +86,31 @@ def sandbox(
     limits: Annotated[str, typer.Option(help="none, charts, or charts-retry-after.")] = "none",
     workers: Annotated[int, typer.Option(help="Requests that one service works on at once.")] = 16,
     faults: Annotated[str, typer.Option(metavar="KINDS", help="503:2%,reset:1%,429:3%,truncated:1%,slow:1%.")] = "",
-    clock_skew: Annotated[float, typer.Option(parser=seconds, metavar="TIME", help="Server's clock ahead by.")] = 0.0,
+    clock_skew: Annotated[str, typer.Option(metavar="TIME", help="By which the server's clock is ahead.")] = "0",
     seed: Annotated[int | None, typer.Option(help="Of a synthetic world, and of the faults.")] = None,
-    neurons: Annotated[int | None, typer.Option(help="In a synthetic world.")] = None,
-    nuclei: Annotated[int | None, typer.Option(help="In a synthetic world.")] = None,
+    nuclei: Annotated[int | None, typer.Option(help="Cells of a synthetic world.")] = None,
     edits: Annotated[int | None, typer.Option(help="Merges and splits in a synthetic world.")] = None,
+    synapses: Annotated[int | None, typer.Option(help="Synapses of a synthetic world.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="What a synthetic world imitates: minnie65 or v1dd.")] = None,
     url: Annotated[bool, typer.Option("--url", help="Print the address and nothing else.")] = False,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
 ) -> None:
     """Run a local CAVE server until stopped (Ctrl-C)."""
-    from .faults import Faults
-
-    serving = Sandbox(
-        make_world(world, {"seed": seed, "neurons": neurons, "nuclei": nuclei, "edits": edits}),
-        strict=strict,
-        port=port,
-        latency=latency,
-        bandwidth=bytes_per_second(bandwidth),
-        service_times=service_times,
-        limits=limits,
-        workers=workers,
-        faults=Faults(faults, seed=seed or 0),
-        clock_skew=clock_skew,
-    )
+    try:
+        serving = Sandbox(
+            make_world(world, seed=seed, nuclei=nuclei, edits=edits, synapses=synapses, dataset=dataset),
+            strict=strict,
+            port=port,
+            latency=seconds(latency),
+            bandwidth=bytes_per_second(bandwidth),
+            service_times=service_times,
+            limits=limits,
+            workers=workers,
+            faults=Faults(faults, seed=seed or 0),
+            clock_skew=seconds(clock_skew),
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     stop = _stop_signal(follow_stdin=child)
     with serving:
         typer.echo(_greeting(serving, url_only=url, child=child))
