@@ -56,7 +56,33 @@ _HOMES = {
     "register": ".datasets.spec",
 }
 
-__all__ = sorted(["__version__", *_HOMES])  # noqa: PLE0605 (a list all the same)
+__all__ = [
+    "AsyncCortexClient",
+    "AuthError",
+    "CortexError",
+    "CortexUsageError",
+    "DatasetSpec",
+    "DecodeError",
+    "Ids",
+    "Limits",
+    "NotFoundError",
+    "Outcome",
+    "PartialFailure",
+    "Progress",
+    "Results",
+    "RetryPolicy",
+    "ServerRefusedError",
+    "Snapshot",
+    "Stream",
+    "Timeouts",
+    "TruncatedResult",
+    "UnavailableError",
+    "When",
+    "__version__",
+    "get_spec",
+    "known_specs",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:

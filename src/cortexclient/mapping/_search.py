@@ -124,7 +124,7 @@ class RootSearch:
         lives, invalid = await self._lifetimes(roots)
         instants = np.array([version.time_ms for version in self._frozen])
         met = (lives.start[:, None] <= instants) & (instants < lives.end[:, None])
-        decided = met.any(axis=1)
+        decided: npt.NDArray[np.bool_] = np.any(met, axis=1)
         at = instants[met.argmax(axis=1)][decided].tolist()
         answers = [without_cell(invalid, "invalid"), without_cell(lives.roots[decided], "none", at)]
         if not decided.all():
@@ -137,7 +137,7 @@ class RootSearch:
         known = roots[exists]
         start, end = await self._graph.lifetimes_ms(known)
         now = int(datetime.now(UTC).timestamp() * 1000)
-        sane: npt.NDArray[np.bool_] = np.logical_and(start < end, start <= now)
+        sane = np.logical_and(start < end, start <= now)
         lives = Lifetimes(known, start, end).where(sane)
         return lives, np.concatenate([roots[~exists], known[~sane]])
 
