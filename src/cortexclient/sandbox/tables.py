@@ -119,7 +119,11 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A view: polars SQL over the frozen tables of a version, each under its own name with its root id columns."""
+    """A view: polars SQL over the frozen tables of a version, each under its own name with its root id columns.
+
+    Rows are sorted by the first column, so that paging is reliable. A column cast to DECIMAL is what the databases call
+    numeric.
+    """
 
     name: str
     sql: str
@@ -156,6 +160,8 @@ class Version:
         Whether it can be queried; ``AVAILABLE``, ``EXPIRED``, ``RUNNING`` or ``FAILED``.
     is_merged
         Whether the tables were merged with their segmentation columns ("flat"), which loses ``created``.
+    row_order
+        By table: the ids of its rows in the order this version keeps them, where that is not the order written.
     """
 
     version: int
@@ -169,6 +175,7 @@ class Version:
     valid: bool = True
     status: str = "AVAILABLE"
     is_merged: bool = False
+    row_order: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def time(self) -> datetime:
@@ -230,7 +237,11 @@ class Tables:
         key = name, version.time_us
         if key not in self._frames:
             rows = np.flatnonzero(self.tables[name].alive(version.time_us))
-            self._frames[key] = self.state(name, rows, version.time_us, version).rows.rechunk()
+            frame = self.state(name, rows, version.time_us, version).rows
+            if name in version.row_order:
+                order = pl.DataFrame({"id": version.row_order[name]}, schema={"id": pl.Int64})
+                frame = order.join(frame, on="id", maintain_order="left").select(frame.columns)
+            self._frames[key] = frame.rechunk()
         return self._frames[key]
 
     def view(self, name: str, version: Version) -> pl.DataFrame:
@@ -239,7 +250,8 @@ class Tables:
         if key not in self._frames:
             sql = self.views[name].sql
             sources = {t: self.frozen(t, version) for t in self.tables if re.search(rf"\b{t}\b", sql)}
-            self._frames[key] = pl.SQLContext(sources).execute(sql, eager=True)
+            rows = pl.SQLContext(sources).execute(sql, eager=True)
+            self._frames[key] = rows.sort(rows.columns[0], maintain_order=True)
         return self._frames[key]
 
     def live(self, name: str, time_us: int, base: Version) -> Live:
