@@ -27,6 +27,9 @@ LOG_PER_EDIT: Final = 0.012
 SUBGRAPH_PER_LEAF: Final = 0.008
 """Supervoxel edges (the service reads edge files), for each supervoxel; for paths for each node of the path."""
 
+EDIT: Final = 0.5
+"""A merge, split, undo or redo (assumption); until it is through no other edit can touch the same objects."""
+
 ROOT_NOT_FOUND: Final = 0.5
 """The root of a single id that has none: the service waits and tries again."""
 

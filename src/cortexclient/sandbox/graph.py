@@ -12,9 +12,9 @@ by the operation that lists it as former. All times are UTC milliseconds since t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,52 +22,12 @@ import numpy.typing as npt
 from .edges import EdgeHistory, Edges
 from .layout import Ids, Layout, as_ids
 from .nodes import NEVER, Bools, Cells, Lineage, NodeTable
+from .operations import Operation, Points
 
 __all__ = ["NEVER", "Cells", "Edges", "Graph", "Layout", "Lineage", "Operation"]
 
-Pairs = tuple[tuple[int, int], ...]
-Points = tuple[tuple[int, int, int], ...]
-
 FOLD_AT: Final = 200_000
 """Cells of later edits that are kept apart from the big block before both are sorted into one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One record of the edit log, with the fields that the service shows.
-
-    ``time_ms`` is when the edit took effect (the time of all its cells), ``logged_ms`` when its log record was last
-    written (the same where not given). ``status`` is 0 for success, 1 for created (refused edits stay there).
-    Points are voxels.
-    """
-
-    id: int
-    time_ms: int
-    user: str
-    kind: Literal["merge", "split", "undo", "redo"]
-    status: int = 0
-    roots: tuple[int, ...] = ()
-    added_edges: Pairs = ()
-    removed_edges: Pairs = ()
-    source_ids: tuple[int, ...] = ()
-    sink_ids: tuple[int, ...] = ()
-    source_coords: Points = ()
-    sink_coords: Points = ()
-    bb_offset: tuple[int, int, int] | None = None
-    affinities: tuple[float, ...] = ()
-    undo_operation_id: int | None = None
-    redo_operation_id: int | None = None
-    exception: str = ""
-    logged_ms: int = -1
-
-    def __post_init__(self) -> None:
-        if self.logged_ms < 0:
-            object.__setattr__(self, "logged_ms", self.time_ms)
-
-    @property
-    def is_merge(self) -> bool:
-        """Whether it added edges; a redo of a merge and the undo of a split did."""
-        return bool(self.added_edges) or self.kind == "merge"
 
 
 class Graph:
@@ -112,8 +72,14 @@ class Graph:
         self.operations = {operation.id: operation for operation in operations}
         self.edges = edges if edges is not None else Edges.empty()
         self.info = dict(info or {})
+        self.locked_until: dict[int, int] = {}
+        """Root -> when the edit that is being made of it is through, ms; kept by the service, which locks roots."""
         self._edge_history: EdgeHistory | None = None
         self._base = self._block(cells, lineage)
+        self.newest_ms = max(
+            int(cells.time_ms.max(initial=0)), *(o.time_ms for o in self.operations.values()), created_ms
+        )
+        """When the latest change was written."""
         self._recent = self._block(Cells.empty(), Lineage.empty())
 
     def _block(self, cells: Cells, lineage: Lineage) -> NodeTable:
@@ -139,14 +105,84 @@ class Graph:
 
     def append(self, operation: Operation, cells: Cells, lineage: Lineage) -> None:
         """Write one edit. Its cells must not be older than any that are there."""
-        self.operations[operation.id] = operation
-        if self._edge_history is not None:
-            self._edge_history.record(operation)
+        self.log(operation)
         cells, lineage = self._recent.cells + cells, self._recent.lineage + lineage
         if len(cells.node) > FOLD_AT:
             self._base = self._block(self._base.cells + cells, self._base.lineage + lineage)
             cells, lineage = Cells.empty(), Lineage.empty()
         self._recent = self._block(cells, lineage)
+
+    def log(self, operation: Operation) -> None:
+        """Write a log record alone, as for a refused edit."""
+        self.operations[operation.id] = operation
+        self.newest_ms = max(self.newest_ms, operation.time_ms)
+        if self._edge_history is not None:
+            self._edge_history.record(operation)
+
+    def merge(
+        self,
+        source: int,
+        sink: int,
+        *,
+        user: str = "1",
+        time_ms: int | None = None,
+        source_coords: Points = (),
+        sink_coords: Points = (),
+    ) -> Operation:
+        """Join the objects of two supervoxels; ``operation.roots`` is the new root.
+
+        Parameters
+        ----------
+        source, sink
+            Supervoxels of different objects, at most three chunks apart.
+        user
+            Who does it.
+        time_ms
+            When, UTC milliseconds; now by default, and in any case after all other edits.
+        source_coords, sink_coords
+            For the log: points in absolute voxels.
+
+        Raises
+        ------
+        cortexclient.sandbox.edits.EditRefusedError
+            With the service's reason.
+        """
+        from . import edits
+
+        when = _now_ms() if time_ms is None else time_ms
+        return edits.merge(
+            self, source, sink, user=user, time_ms=when, source_coords=source_coords, sink_coords=sink_coords
+        )
+
+    def split(
+        self,
+        sources: Sequence[int],
+        sinks: Sequence[int],
+        *,
+        user: str = "1",
+        time_ms: int | None = None,
+        source_coords: Points = (),
+        sink_coords: Points = (),
+    ) -> Operation:
+        """Part two groups of supervoxels of one object by the cheapest cut between them; see `merge`."""
+        from . import edits
+
+        when = _now_ms() if time_ms is None else time_ms
+        return edits.split(
+            self, sources, sinks, user=user, time_ms=when, source_coords=source_coords, sink_coords=sink_coords
+        )
+
+    def undo(self, operation_id: int, *, user: str = "1", time_ms: int | None = None) -> Operation | None:
+        """Take back an operation by a new one; None if it stands undone already."""
+        from . import edits
+
+        return edits.undo(self, operation_id, user=user, time_ms=_now_ms() if time_ms is None else time_ms)
+
+    def redo(self, operation_id: int, *, user: str = "1", time_ms: int | None = None) -> Operation | None:
+        """Do an undone operation again; None if it is in force."""
+        from . import edits
+
+        return edits.redo(self, operation_id, user=user, time_ms=_now_ms() if time_ms is None else time_ms)
 
     def parents(self, ids: npt.ArrayLike, time_ms: int) -> Ids:
         """Parent of each id at a time, inclusive: a cell written at ``time_ms`` counts. 0 where there is none."""
@@ -292,6 +328,10 @@ class Graph:
         nodes = as_ids(ids)
         roots: Bools = (self.layout.layer(nodes) == self.layout.n_layers) & (self.created(nodes) != NEVER)
         return roots
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _earliest(times: Iterable[Ids]) -> Ids:

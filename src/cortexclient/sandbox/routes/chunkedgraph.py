@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..calls import Call, Handler, Reply, Route, RouteTable
+from . import chunkedgraph_edits as edits
 from . import chunkedgraph_logs as logs
 from . import chunkedgraph_lookups as lookups
 from . import chunkedgraph_structure as structure
@@ -99,6 +100,12 @@ ROUTES: Final = RouteTable(
         _table("GET", "/node/{node_id}/lvl2_graph", structure.lvl2_graph),
         _table("GET", "/node/{node_id}/subgraph", structure.subgraph),
         _table("POST", "/graph/find_path", structure.find_path),
+        _table("POST", "/graph/split_preview", edits.split_preview),
+        _table("POST", "/merge", edits.merge, "edit"),
+        _table("POST", "/split", edits.split, "edit"),
+        _table("POST", "/undo", edits.undo, "edit"),
+        _table("POST", "/redo", edits.redo, "edit"),
+        _table("POST", "/supervoxel_lookup", edits.supervoxel_lookup, "admin_view"),
         _table(
             "GET",
             "/node/{node_id}/contact_sites",

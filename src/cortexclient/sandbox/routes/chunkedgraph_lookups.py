@@ -12,7 +12,6 @@ from ..calls import Call, Reply
 from ..graph import Graph
 from ..layout import Ids, Layout, as_ids
 from .chunkedgraph_protocol import (
-    HTML,
     ChunkedGraphError,
     binary_ids,
     binary_reply,
@@ -148,15 +147,36 @@ def leaves_many(world: World, call: Call) -> Reply:
     ids = np.atleast_1d(body_ids(call))
     graph, call = open_graph(world, call, ids=ids)
     box = parse_bounds(call)
-    nodes = np.sort(ids)
-    if (np.diff(nodes) == 0).any():
-        if call.strict:
-            raise ChunkedGraphError(400, "", crash="zero-dimensional arrays cannot be concatenated")
-        nodes = np.unique(nodes)
-    found, owner = graph.leaves_of(nodes, _leaf_layer(call))
-    parts = np.split(found, np.searchsorted(owner, np.arange(1, len(nodes)))) if len(nodes) else []
-    answer = {str(node): wire(inside(graph.layout, part, box)) for node, part in zip(wire(nodes), parts, strict=True)}
-    return json_reply(call, answer, price=_leaves_price(len(nodes), found))
+    if call.strict and distinct(ids) < len(ids):
+        raise ChunkedGraphError(400, "", crash="zero-dimensional arrays cannot be concatenated")
+    found = (_leaves_as_served if call.strict else _leaves_of_each)(graph, ids, _leaf_layer(call))
+    answer = {str(node % 2**64): wire(inside(graph.layout, part, box)) for node, part in found.items()}
+    return json_reply(call, answer, price=sum(_leaves_price(1, part) for part in found.values()))
+
+
+def _leaves_of_each(graph: Graph, ids: Ids, stop_layer: int) -> dict[int, Ids]:
+    nodes = np.unique(ids)
+    found, owner = graph.leaves_of(nodes, stop_layer)
+    parts = np.split(found, np.searchsorted(owner, np.arange(1, len(nodes))))
+    return dict(zip(nodes.tolist(), parts, strict=False))
+
+
+def _leaves_as_served(graph: Graph, ids: Ids, stop_layer: int) -> dict[int, Ids]:
+    """The service's own walk, in which an inner node belongs to one of the ids only, the last in the request.
+
+    So of two ids that share parts of the tree (a root and its predecessor, say) the first is answered without them.
+    """
+    found = {node: [node] if graph.layout.layer(node) == stop_layer else [] for node in ids.tolist()}
+    found = {node: own if graph.exists([node])[0] else [] for node, own in found.items()}
+    belongs = dict(zip(found, found, strict=True))
+    while belongs:
+        kids, row = graph.children_of(list(belongs))
+        whose = np.array(list(belongs.values()), np.int64)[row]
+        layer = graph.layout.layer(kids)
+        for kid, node in zip(kids[layer == stop_layer].tolist(), whose[layer == stop_layer].tolist(), strict=True):
+            found[node].append(kid)
+        belongs = dict(zip(kids[layer > stop_layer].tolist(), whose[layer > stop_layer].tolist(), strict=True))
+    return {node: np.array(sorted(leaves), np.int64) for node, leaves in found.items()}
 
 
 def _leaf_layer(call: Call) -> int:
@@ -244,7 +264,7 @@ def l2_chunk_children(world: World, call: Call) -> Reply:
 def l2_chunk_children_binary(world: World, call: Call) -> Reply:
     """The same as uint64; always flat, the server's alternative is a pickle."""
     pairs = _chunk_pairs(world, call)
-    return Reply(wire(pairs).tobytes(), content_type=HTML, price=costs.NODE_READ_PER_ID * len(pairs))
+    return binary_reply(pairs, price=costs.NODE_READ_PER_ID * len(pairs))
 
 
 def _chunk_pairs(world: World, call: Call) -> Ids:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from .. import costs
 from ..calls import JSON, Call, Reply
 from ..graph import NEVER, Graph
 from ..layout import Ids
@@ -54,7 +55,7 @@ def pcg_error(
         "message": message if trace is not None else f"[{status}]: {message}",
         "timestamp": str(moment(call.now_ms).replace(tzinfo=None)),
     } | ({"traceback": trace} if trace is not None else {})
-    return Reply(orjson.dumps(body, option=_JSON_OPTIONS), status, headers=headers, price=price)
+    return Reply(orjson.dumps(body, option=_JSON_OPTIONS), status, headers=headers, price=costs.REQUEST + price)
 
 
 def on_error(call: Call, error: Exception) -> Reply:
@@ -75,6 +76,10 @@ def malformed(what: str) -> Iterator[None]:
         raise ChunkedGraphError(400, f"{what} cannot be read: {error}", crash=str(error)) from error
 
 
+CONFIGURED: Final = {"minnie65_public_v117": ("minnie3_v1", 1_623_399_000_000)}
+"""Virtual tables that the service itself is configured with: the real graph, and the ceiling in ms."""
+
+
 def open_graph(world: World, call: Call, *, ids: Ids | None = None, edit: bool = False) -> tuple[Graph, Call]:
     """The graph behind the table of a call, and the call as its handler should see it.
 
@@ -84,19 +89,20 @@ def open_graph(world: World, call: Call, *, ids: Ids | None = None, edit: bool =
     graph, name = world.graph, call.params["table"]
     if name == graph.table:
         return graph, call
-    stack = next((stack for stack in world.datastacks.values() if stack.segmentation == name), None)
-    if stack is None:
-        crash = f'404 table "projects/emulated/instances/emulated_instance/tables/{name}" not found'
+    ceilings = {stack.segmentation: (graph.table, stack.ceiling_ms) for stack in world.datastacks.values()}
+    real, ceiling_ms = (CONFIGURED | ceilings).get(name, (name, None))
+    if real != graph.table:
+        crash = f'404 table "projects/emulated/instances/emulated_instance/tables/{real}" not found'
         raise ChunkedGraphError(404, f"there is no graph {name}; this server has {graph.table}", crash=crash)
-    if stack.ceiling_ms is None:
+    if ceiling_ms is None:
         return graph, call
     if edit:
         raise ChunkedGraphError(401, "No edits allowed for virtual tables")
     named = [node_id(call, key) for key in ("node_id", "root_id") if key in call.params]
     created = graph.created(np.array([*named, *(() if ids is None else np.atleast_1d(ids).tolist())], np.int64))
-    if ((created > stack.ceiling_ms) & (created != NEVER)).any():
+    if ((created > ceiling_ms) & (created != NEVER)).any():
         raise ChunkedGraphError(401, "root_id not valid at timestamp")
-    clamped = {name: _clamp(call.query.get(name), stack.ceiling_ms) for name in ("timestamp", "timestamp_future")}
+    clamped = {name: _clamp(call.query.get(name), ceiling_ms) for name in ("timestamp", "timestamp_future")}
     return graph, replace(call, query={**call.query, **clamped})
 
 
@@ -201,12 +207,13 @@ def json_reply(
     """JSON as Flask writes it: compact, keys sorted as text. NumPy integers become strings if the call wants that."""
     if flag(call, "int64_as_str"):
         data = _numbers_as_text(data)
-    return Reply(orjson.dumps(data, option=_JSON_OPTIONS), content_type=content_type, headers=headers, price=price)
+    body = orjson.dumps(data, option=_JSON_OPTIONS)
+    return Reply(body, content_type=content_type, headers=headers, price=costs.REQUEST + price)
 
 
 def binary_reply(ids: Ids, *, price: float = 0.0) -> Reply:
     """Ids as little-endian uint64, one after the other."""
-    return Reply(wire(ids).tobytes(), content_type=HTML, price=price)
+    return Reply(wire(ids).tobytes(), content_type=HTML, price=costs.REQUEST + price)
 
 
 def _numbers_as_text(data: Any) -> Any:

@@ -130,7 +130,7 @@ def find_path(world: World, call: Call) -> Reply:
         points = parse_points(call.json())
     if len(points) != 2:
         raise ChunkedGraphError(400, "two points are needed", crash="")
-    ends = supervoxels_at(graph, points, call.now_ms)
+    ends = supervoxels_at(graph, call, points)
     start, goal = (int(node) for node in graph.roots(ends, call.now_ms, 2))
     path = _shortest_path(level2_graph(graph, _common_root(graph, ends, points, call.now_ms)), start, goal)
     if call.strict and flag(call, "precision_mode"):
