@@ -22,13 +22,13 @@ from ..layout import Ids
 class Members:
     """Which level-2 nodes each state of each object consists of.
 
-    ``state`` and ``node`` are equally long; ``edges`` holds pairs of row numbers that are connected, or None where
-    nodes of one state and chunk may be taken for connected.
+    ``state`` and ``node`` are equally long; ``edges`` holds pairs of row numbers that are connected. Of a state that
+    no edge belongs to, all nodes in one chunk are taken for connected.
     """
 
     state: Ids
     node: Ids
-    edges: tuple[Ids, Ids] | None = None
+    edges: tuple[Ids, Ids]
 
 
 def grow(layout: Layout, members: Members, *, time_ms: Ids, root: Ids, first_segment: int = 1) -> Cells:
@@ -51,15 +51,15 @@ def grow(layout: Layout, members: Members, *, time_ms: Ids, root: Ids, first_seg
     order = np.lexsort((members.node, place, born[members.state]))
     state, node, place = members.state[order], members.node[order], place[order]
     age = rank(node)
-    edges = members.edges
-    if edges is not None:
-        row = np.empty(len(order), np.int64)
-        row[order] = np.arange(len(order))
-        edges = row[edges[0]], row[edges[1]]
+    row = np.empty(len(order), np.int64)
+    row[order] = np.arange(len(order))
+    a, b = row[members.edges[0]], row[members.edges[1]]
+    mapped = np.zeros(len(time_ms), bool)
+    mapped[state[a]] = True
     cells = []
     for layer in range(3, layout.n_layers):
-        part = _parts(state, place >> (3 * (layer - 2)), edges)
-        rows = np.argsort(part, kind="stable") if edges is not None else np.arange(len(part))
+        part = _parts(state, place >> (3 * (layer - 2)), a, b, mapped)
+        rows = np.argsort(part, kind="stable") if len(a) else np.arange(len(part))
         first = np.flatnonzero(np.diff(part[rows], prepend=-1))
         count = np.diff(first, append=len(rows))
         head = rows[first]
@@ -76,11 +76,11 @@ def grow(layout: Layout, members: Members, *, time_ms: Ids, root: Ids, first_seg
             children = rows[ranges(first[example], count[example])]
             times = time_ms[state[head[example]]]
             cells.append((node[children], np.repeat(made, count[example]), np.repeat(times, count[example])))
-        if edges is not None:
+        if len(a):
             group = np.empty(len(rows), np.int64)
             group[rows] = np.repeat(np.arange(len(first)), count)
-            a, b = group[edges[0]], group[edges[1]]
-            edges = a[a != b], b[a != b]
+            a, b = group[a], group[b]
+            a, b = a[a != b], b[a != b]
         state, node, place, age = state[head], parents, place[head], ages
     cells.append((node, root[state], time_ms[state]))
     return Cells(*(np.concatenate(column) for column in zip(*cells, strict=True)))
@@ -111,15 +111,15 @@ def _persistent(child: Ids, age: Ids, content: npt.NDArray[Any]) -> tuple[Ids, I
     return which, order[begins]
 
 
-def _parts(state: Ids, chunk: Ids, edges: tuple[Ids, Ids] | None) -> Ids:
-    """A label for each row: equal for rows of one state and chunk (sorted by both) that are connected."""
+def _parts(state: Ids, chunk: Ids, a: Ids, b: Ids, mapped: npt.NDArray[np.bool_]) -> Ids:
+    """The lowest row that each row is connected to within one state and chunk; rows are sorted by both."""
     new = np.diff(state, prepend=-1) != 0
     new |= np.diff(chunk, prepend=-1) != 0
-    run = np.cumsum(new) - 1
-    if edges is None:
+    run: Ids = np.flatnonzero(new)[np.cumsum(new) - 1]
+    if not len(a):
         return run
-    inside = run[edges[0]] == run[edges[1]]
-    return components(len(state), edges[0][inside], edges[1][inside])
+    inside = run[a] == run[b]
+    return np.where(mapped[state], components(len(state), a[inside], b[inside]), run)
 
 
 def components(n: int, a: Ids, b: Ids) -> Ids:

@@ -70,6 +70,9 @@ class Outcome:
 class History:
     """The record. Columns named ``id`` hold ids that are given beforehand, 0 where one is to be made.
 
+    ``contacts`` are pairs of patches that touch, for ever; ``links`` are pairs of rows of ``members`` that are
+    connected (see `forest.Members`).
+
     Parameters
     ----------
     layout
@@ -89,6 +92,7 @@ class History:
         self.level2 = Rows("patch", "time", "id")
         self.states = Rows("time", "id")
         self.members = Rows("state", "level2")
+        self.links = Rows("a", "b")
         self.contacts = Rows("a", "b")
         self.operations = Rows("time", "merge", "user", "a", "b", "new", "other")
         self.lineage = Rows("former", "new", "operation")
@@ -122,7 +126,6 @@ class History:
         *,
         table: str,
         taken: npt.ArrayLike = (),
-        edges: tuple[Ids, Ids] | None = None,
     ) -> Outcome:
         """Give every id that is still to be made and build the graph.
 
@@ -134,14 +137,13 @@ class History:
             The graph's name.
         taken
             Root ids that must not be drawn.
-        edges
-            Pairs of rows of ``members`` that are connected; see `forest.Members`.
         """
         supervoxel = self._made(1, self.supervoxels["patch"], self.supervoxels["id"], rng)
         level2 = self._made(2, self.level2["patch"], self.level2["id"], rng)
         root = _drawn(self.states["id"], self.layout, np.asarray(taken, np.int64), rng)
         began, ended = self.lifetimes()
-        members = Members(self.members["state"], level2[self.members["level2"]], edges)
+        links = self.links["a"], self.links["b"]
+        members = Members(self.members["state"], level2[self.members["level2"]], links)
         order = np.argsort(self.supervoxels["patch"], kind="stable")
         first = np.searchsorted(self.supervoxels["patch"][order], np.arange(len(self.patches)))
         anchor = supervoxel[order[first]]

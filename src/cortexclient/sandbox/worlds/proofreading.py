@@ -31,6 +31,11 @@ FACES: Final = np.concatenate([np.eye(3, dtype=np.int64), -np.eye(3, dtype=np.in
 _USERS: Final = np.array([161, 121, 2378, 95, 688, 1014, 37, 2030, 1482, 512, 877, 1230])
 
 
+def users(n: int, rng: np.random.Generator) -> Ids:
+    """Who edits: few people do most of it."""
+    return _USERS[np.minimum(rng.geometric(0.3, n) - 1, len(_USERS) - 1)]
+
+
 class Population:
     """The cells and what they consist of now.
 
@@ -105,10 +110,6 @@ class Population:
     def _new_states(self, when: Ids) -> Ids:
         return self.history.states.add(time=when, id=0)
 
-    def users(self, n: int) -> Ids:
-        """Who edits: few people do most of it."""
-        return _USERS[np.minimum(self.rng.geometric(0.3, n) - 1, len(_USERS) - 1)]
-
     def edit(self, who: Ids, when: Ids) -> None:
         """One edit of each cell, a merge or a split; no cell may occur twice."""
         branches = (self.level2[who, CORE:] >= 0).sum(1)
@@ -132,7 +133,7 @@ class Population:
         self.state[who] = new
         self._write_members(who, new)
         at = self.patch[who, onto], self.patch[who, place]
-        operation = self.history.edit(when, merge=True, user=self.users(len(who)), at=at, new=new)
+        operation = self.history.edit(when, merge=True, user=users(len(who), self.rng), at=at, new=new)
         self.history.lineage.add(former=former, new=new, operation=operation)
         self.history.lineage.add(former=partner, new=new, operation=operation)
 
@@ -161,7 +162,7 @@ class Population:
         self.patch[who, place] = self.level2[who, place] = -1
         self.state[who] = new
         self._write_members(who, new)
-        operation = self.history.edit(when, merge=False, user=self.users(len(who)), at=at, new=new, other=branch)
+        operation = self.history.edit(when, merge=False, user=users(len(who), self.rng), at=at, new=new, other=branch)
         self.history.lineage.add(former=former, new=new, operation=operation)
         self.history.lineage.add(former=former, new=branch, operation=operation)
 
@@ -192,7 +193,7 @@ class Population:
             self._write_members(cell, state)
 
     def _log_pair(self, a: Ids, b: Ids, when: Ids, **what: Any) -> Ids:
-        return self.history.edit(when, user=self.users(len(a)), at=(self.patch[a, 0], self.patch[b, 0]), **what)
+        return self.history.edit(when, user=users(len(a), self.rng), at=(self.patch[a, 0], self.patch[b, 0]), **what)
 
 
 CROWD: Final = 7
