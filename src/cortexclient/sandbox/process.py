@@ -45,6 +45,8 @@ class SandboxProcess(Address):
         self._world = world
         self._options = options
         self._stack = ExitStack()
+        self.pid = 0
+        """Process id of the child, once it runs."""
         self._spec: dict[str, Any] = {}
 
     @property
@@ -107,6 +109,7 @@ class SandboxProcess(Address):
         command = [sys.executable, "-m", "cortexclient.sandbox", "--world", world, "--child", *_flags(self._options)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
         self._stack.callback(self._end, process)
+        self.pid = process.pid
         told = json.loads(self._first_line(process))
         self.url, self.token, self._spec = told["url"], told["token"], told["spec"]
 
