@@ -1,8 +1,8 @@
 """A sandbox: one world behind a real HTTP server on loopback, in this process.
 
 The server takes 0.05 to 0.07 ms of CPU for a small request, login and routing included: 18,000 ``info/health`` a second
-on one core (CPython 3.11 on a 2-core virtual machine, 16 connections, the client in another process). With its handler a
-root look-up takes 0.2 ms for one id and 2.6 ms for 2,000 (a graph of 20,000 cells). ``benchmarks/sandbox_server.py``
+on one core (CPython 3.11 on a 2-core virtual machine, 16 connections, the client in another process). With its handler
+a root look-up takes 0.2 ms for one id and 2.6 ms for 2,000 (a graph of 20,000 cells). ``benchmarks/sandbox_server.py``
 measures it. In the client's own process both share one interpreter: benchmarks use `SandboxProcess`.
 """
 

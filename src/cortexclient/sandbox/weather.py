@@ -80,22 +80,14 @@ class Connection:
         self, status: int, headers: Headers, body: bytes, *, fault: str | None, weather: Weather, slow_seconds: float
     ) -> None:
         """Send the answer through the weather, and through ``fault`` if there is one."""
-        if fault in ("short", "truncated-gzip"):
-            gzipped = (b"content-encoding", b"gzip") in headers
-            if fault == "short" or gzipped:
-                body = body[: len(body) // 2]
-            else:
-                fault = "truncated"
-        broken = fault in ("truncated", "reset-body")
-        await self._start(status, headers, len(body))
-        pause = slow_seconds / SLOW_PIECES if fault == "slow" else 0.0
-        size = -(-len(body) // SLOW_PIECES) if fault == "slow" else PIECE
-        for piece in _pieces(body[: len(body) // 2] if broken else body, size):
+        sent, declared = _cut(body, fault, gzipped=(b"content-encoding", b"gzip") in headers)
+        await self._start(status, headers, declared)
+        slow = fault == "slow"
+        for piece in _pieces(sent, -(-len(sent) // SLOW_PIECES) if slow else PIECE):
             await weather.carry(len(piece))
-            if pause:
-                await asyncio.sleep(pause)
+            await asyncio.sleep(slow_seconds / SLOW_PIECES if slow else 0)
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        if broken:
+        if len(sent) < declared:
             await self.break_off(reset=fault == "reset-body")
         else:
             await self._send({"type": "http.response.body", "body": b""})
@@ -122,6 +114,16 @@ class Connection:
     async def _start(self, status: int, headers: Headers, length: int) -> None:
         headers.append((b"content-length", b"%d" % length))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _cut(body: bytes, fault: str | None, *, gzipped: bool) -> tuple[bytes, int]:
+    """What of an answer is sent, and the Content-Length that it claims."""
+    half = body[: len(body) // 2]
+    if fault == "short" or (fault == "truncated-gzip" and gzipped):
+        return half, len(half)
+    if fault in ("truncated", "truncated-gzip", "reset-body"):
+        return half, len(body)
+    return body, len(body)
 
 
 def _pieces(body: bytes, size: int) -> Iterator[bytes]:
