@@ -12,7 +12,6 @@ from ._types import BoolArray, IdArray, Ids, When
 from .config import Limits, RetryPolicy, Timeouts
 from .datasets.spec import DatasetSpec, get_spec
 from .errors import CortexUsageError
-from .mapping import IdMapper
 from .progress import ProgressLike
 from .services._base import Session, check_aware
 from .services.chunkedgraph import AsyncChunkedGraph
@@ -22,6 +21,8 @@ from .services.materialize import AsyncMaterialize
 if TYPE_CHECKING:
     import httpx
     import pandas as pd
+
+    from .mapping import IdMapper
 
 
 class AsyncCortexClient:
@@ -79,7 +80,6 @@ class AsyncCortexClient:
         self._info = AsyncInfo(session)
         self._chunkedgraph = AsyncChunkedGraph(session)
         self._materialize = AsyncMaterialize(session)
-        self._mapper = IdMapper(session, self._materialize, self._chunkedgraph)
 
     def at(self, *, version: int | None = None, timestamp: When | None = None) -> Self:
         """Look at the same dataset from another instant; connections and caches are shared, nothing is sent.
@@ -157,6 +157,12 @@ class AsyncCortexClient:
         return self._session.transport.stats.snapshot()
 
     # -- translation -------------------------------------------------------------------------------------------------
+
+    @property
+    def _mapper(self) -> IdMapper:
+        from .mapping import IdMapper  # here, since it loads polars: a client that maps nothing must be light
+
+        return IdMapper(self._session, self._materialize, self._chunkedgraph)
 
     async def root_id_to_cell_id(
         self,
