@@ -55,7 +55,11 @@ def parsed(url: str) -> httpx.URL:
 
 async def exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[httpx.Response, bytes]:
     """Send once and read the whole body, as it came."""
-    response = await client.send(request, stream=True, follow_redirects=False)
+    try:
+        response = await client.send(request, stream=True, follow_redirects=False)
+    except aiohttp.ClientResponseError as error:
+        # not in the chain of causes: its repr shows the request's headers, and so the token
+        raise httpx.RemoteProtocolError(f"not HTTP: {error.message}") from None
     try:
         # the stream itself: httpx's own decoders take a gzip body without its end for a whole one
         chunks = [chunk async for chunk in response.stream]  # type: ignore[union-attr]

@@ -213,8 +213,11 @@ def from_exception(asked: Asked, error: Exception) -> Failure | None:
     import httpcore
     import httpx
 
-    cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
+    below = (aiohttp.ClientError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)
+    cause = error.__cause__ if isinstance(error.__cause__, below) else error
     told = f"{asked.origin}: {str(cause) or type(cause).__name__}"
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return Failure(CortexUsageError(f"not an address to ask: {told}", **asked.where))
     if isinstance(cause, aiohttp.ClientConnectorCertificateError):
         return Failure(ConnectError(f"the certificate is not trusted; {told}", **asked.where))
     if isinstance(
@@ -233,13 +236,7 @@ def from_exception(asked: Asked, error: Exception) -> Failure | None:
     if isinstance(cause, aiohttp.ServerTimeoutError | httpcore.TimeoutException | httpx.TimeoutException):
         text = f"silence from {told} (Timeouts says for how long to bear it)"
         return Failure(DeadlineExceeded(text, **asked.where), tries=asked.tries)
-    if isinstance(cause, aiohttp.ClientResponseError):
-        return Failure(DecodeError(f"not HTTP: {asked.origin}: {cause.message}", **asked.where), tries=asked.tries)
-    if isinstance(cause, (httpx.InvalidURL, httpx.UnsupportedProtocol, aiohttp.InvalidURL)):
-        return Failure(CortexUsageError(f"not an address to ask: {told}", **asked.where))
-    if isinstance(
-        cause, (aiohttp.ClientError, httpx.HTTPError, httpcore.ProtocolError, httpcore.NetworkError, OSError)
-    ):
+    if isinstance(cause, (*below, httpx.HTTPError, OSError)):
         return Failure(ConnectError(f"the connection broke; {told}", sent=True, **asked.where), tries=asked.tries)
     return None
 

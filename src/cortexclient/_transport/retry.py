@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -58,8 +59,11 @@ class Retrier:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         failure = _failure(state)
-        drawn = self._jitter(state)
-        return drawn if failure.after is None else failure.after + min(drawn, 1.0)
+        if failure.after is not None:
+            return failure.after + min(self._jitter(state), 1.0)
+        if isinstance(failure.error, RateLimited):  # these budgets are per minute: spread the tries over more than one
+            return random.uniform(0.5, 1.0) * self._policy.cap
+        return self._jitter(state)
 
     def _is_spent(self, state: tenacity.RetryCallState) -> bool:
         failure = _failure(state)
@@ -67,8 +71,6 @@ class Retrier:
             return True
         if (state.seconds_since_start or 0.0) + state.upcoming_sleep > self._policy.deadline:
             return True
-        if failure.tries is None and isinstance(failure.error, RateLimited):
-            return False  # rate windows are a minute long: the deadline bounds this, not the number of tries
         return state.attempt_number >= min(self._policy.attempts, failure.tries or self._policy.attempts)
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
