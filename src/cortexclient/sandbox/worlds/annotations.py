@@ -13,6 +13,7 @@ import polars as pl
 from ..graph import NEVER
 from ..layout import Ids
 from ..tables import Table, View, from_us
+from .columns import bookkeeping, point, times
 from .history import History, Outcome
 from .proofreading import CORE, Population
 
@@ -129,10 +130,10 @@ class Annotator:
         at = np.where(self.sites.nucleus >= 0, self.sites.nucleus, soma)
         position = self._positions(at)
         half = np.array([600, 600, 60])
-        columns = self._ends(created, deleted)
+        columns = bookkeeping(created, deleted)
         columns |= {"volume": pl.Series(self.rng.lognormal(np.log(300), 0.25, n)).cast(pl.Float32)}
         columns |= self._point("pt", position, self.sites.nucleus)
-        columns |= self._point("bb_start", position - half) | self._point("bb_end", position + half)
+        columns |= point("bb_start", position - half) | point("bb_end", position + half)
         return self._table(NUCLEI, "nucleus_detection", {"id": self._nucleus_ids(n)} | columns)
 
     def _nucleus_ids(self, n: int) -> Ids:
@@ -150,7 +151,7 @@ class Annotator:
         created[late] = self._us(0.1, int(late.sum()), until=0.95)
         gone = self.rng.choice(n, min(n // 4, _few(n)), replace=False)
         deleted[gone] = created[gone] + (self._us(1.0, len(gone)) - created[gone]) // 2
-        columns = {"id": np.arange(1, n + 1)} | self._ends(created, deleted)
+        columns = {"id": np.arange(1, n + 1)} | bookkeeping(created, deleted)
         columns |= {"target_id": nucleus_ids[self.sites.backup_of]}
         columns |= self._point("pt", self._positions(self.sites.backup), self.sites.backup)
         return self._table(BACKUPS, "reference_point", columns, reference=NUCLEI)
@@ -160,7 +161,7 @@ class Annotator:
         target = nucleus_ids[self.rng.random(len(nucleus_ids)) < 0.65]
         system, name = np.array(TYPES).T
         drawn = self.rng.choice(len(TYPES), len(target), p=_shares(len(TYPES)))
-        columns = {"id": np.arange(1, len(target) + 1)} | self._ends(self._us(0.07, len(target)))
+        columns = {"id": np.arange(1, len(target) + 1)} | {"created": times(self._us(0.07, len(target)))}
         columns |= {"target_id": target, "classification_system": system[drawn], "cell_type": name[drawn]}
         return self._table(CELL_TYPES, "cell_type_reference", columns, reference=NUCLEI)
 
@@ -186,7 +187,7 @@ class Annotator:
         axon = np.minimum(self.rng.geometric(0.5, len(rows)) - 1, len(AXON) - 1)
         dendrite = np.minimum(self.rng.geometric(0.4, len(rows)) - 1, len(DENDRITE) - 1)
         soma = self.population.patch[cells, 0][rows]
-        columns = {"id": np.arange(1, len(rows) + 1)} | self._ends(created, deleted, superceded)
+        columns = {"id": np.arange(1, len(rows) + 1)} | bookkeeping(created, deleted, superceded)
         columns |= self._point("pt", self._positions(self.population.patch[cells, 0])[rows], soma)
         columns |= {
             "valid_id": self.outcome.root[state][rows],
@@ -219,8 +220,8 @@ class Annotator:
         near = self.history.patches["chunk"][pre_patch] == self.history.patches["chunk"][post_patch]
         before = np.where(near[:, None], at + rng.integers(-60, 60, (n, 3)) // (1, 1, 10), self._positions(pre_patch))
         ids = np.sort(rng.choice(20 * n + 1, n, replace=False)) + 100_000_000
-        columns = {"id": ids} | self._ends(self._us(0.05, n)) | self._point("pre_pt", before, pre_patch)
-        columns |= self._point("post_pt", at, post_patch) | self._point("ctr_pt", (at + before) // 2)
+        columns = {"id": ids} | {"created": times(self._us(0.05, n))} | self._point("pre_pt", before, pre_patch)
+        columns |= self._point("post_pt", at, post_patch) | point("ctr_pt", (at + before) // 2)
         columns |= {"size": pl.Series(rng.lognormal(np.log(4_600), 1.0, n)).cast(pl.Float32)}
         return self._table(self.dataset.synapse_table, "synapse", columns)
 
@@ -238,21 +239,8 @@ class Annotator:
         scaled: npt.NDArray[np.int64] = (voxel * layout.resolution / self.dataset.voxel_resolution).astype(np.int64)
         return scaled
 
-    def _point(self, name: str, position: npt.NDArray[np.int64], patch: Ids | None = None) -> dict[str, Any]:
-        columns: dict[str, Any] = {
-            f"{name}_position_{axis}": position[:, k].astype(np.int32) for k, axis in enumerate("xyz")
-        }
-        if patch is not None:
-            columns[f"{name}_supervoxel_id"] = np.where(patch >= 0, self.outcome.anchor[patch], 0)
-        return columns
-
-    def _ends(self, created: Ids, deleted: Ids | None = None, superceded: Ids | None = None) -> dict[str, Any]:
-        """The bookkeeping columns, from microseconds (`NEVER`: not deleted) and ids (0: by none)."""
-        columns: dict[str, Any] = {"created": _times(created)}
-        if deleted is not None:
-            by = pl.Series(superceded) if superceded is not None else pl.Series([0]).new_from_index(0, len(created))
-            columns |= {"deleted": _times(deleted), "superceded_id": by.replace(0, None), "valid": deleted == NEVER}
-        return columns
+    def _point(self, name: str, position: npt.NDArray[np.int64], patch: Ids) -> dict[str, Any]:
+        return point(name, position, np.where(patch >= 0, self.outcome.anchor[patch], 0))
 
     def _table(self, name: str, schema: str, columns: dict[str, Any], reference: str | None = None) -> Table:
         """Rows in the order of their creation, as a database keeps them."""
@@ -283,11 +271,6 @@ def lookup_view(dataset: Dataset) -> View:
         description="Nuclei with the point to look up: the alternative one where there is one.",
         live_compatible=True,
     )
-
-
-def _times(us: Ids) -> pl.Series:
-    """Naive UTC datetimes; null for `NEVER`."""
-    return pl.Series(us).replace(NEVER, None).cast(pl.Datetime("us"))
 
 
 def _shares(n: int) -> npt.NDArray[np.float64]:
