@@ -31,14 +31,15 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def __init__(self, progress: ProgressLike, total: int | None, what: str = "ids") -> None:
         self._total = total
-        self._done = self._failed = 0
+        self.done = 0
+        self._failed = 0
         self._started = time.monotonic()
         self._last = 0.0
         self._report, self._close = _sink(progress, total, what)
 
     def add(self, done: int = 0, failed: int = 0) -> None:
         """Count ids that are finished."""
-        self._done += done
+        self.done += done
         self._failed += failed
         now = time.monotonic()
         if now - self._last >= 1 / REPORTS_PER_SECOND:
@@ -46,7 +47,7 @@ class Reporter(AbstractContextManager["Reporter"]):
             self._tell()
 
     def _tell(self) -> None:
-        self._report(Progress(self._done, self._failed, self._total, time.monotonic() - self._started))
+        self._report(Progress(self.done, self._failed, self._total, time.monotonic() - self._started))
 
     def __enter__(self) -> Self:
         return self

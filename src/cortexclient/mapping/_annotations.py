@@ -55,12 +55,16 @@ class Annotations:
 
     async def mains_on(self, roots: IdArray) -> pl.DataFrame:
         """Rows of the main table on these roots."""
+        if not len(roots):
+            return pl.DataFrame(schema=ROWS)
         if self.takes_whole(roots):
             return (await self.mains()).filter(pl.col("root").is_in(pl.Series(roots).implode()))
         return await self._frozen(self._main_table(), "id", filter_in_dict={"pt_root_id": roots})
 
     async def mains_of(self, cells: IdArray) -> pl.DataFrame:
         """Rows of the main table for these cells."""
+        if not len(cells):
+            return pl.DataFrame(schema=ROWS)
         if self.takes_whole(cells):
             return (await self.mains()).filter(pl.col("cell").is_in(pl.Series(cells).implode()))
         return await self._frozen(self._main_table(), "id", filter_in_dict={"id": cells})

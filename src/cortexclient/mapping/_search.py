@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,15 +23,18 @@ from .._types import IdArray
 from ..progress import Reporter
 from ..services.chunkedgraph import AsyncChunkedGraph
 from ._annotations import ROWS, Annotations, ids_of
-from ._lineage import relatives_at
+from ._lineage import RELATIVES, relatives_at
 from ._stabbing import Times, stab
-from ._verdict import ANSWERS, judge, points_of, without_cell
+from ._verdict import judge, points_of, without_cell
 
 FEW = 100
-"""Up to this many ids, one request more is worse than one round trip more: the newest version is asked first, alone."""
+"""Up to this many ids, requests are saved at the cost of a round trip: the reference is asked first, alone."""
 
 SEEN = {**ROWS, "at": pl.Int64}
 """Rows of annotations on a root, and the instant (ms) at which they were seen there."""
+
+MET = {"root": pl.Int64, "at": pl.Int64}
+"""An instant (ms) of each root's life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,10 @@ class Lifetimes:
         return Lifetimes(self.roots[mask], self.start[mask], self.end[mask])
 
 
-def on_roots(rows: pl.DataFrame, roots: IdArray) -> pl.DataFrame:
-    """Keep the rows that lie on these roots."""
-    return rows.filter(pl.col("root").is_in(pl.Series(roots).implode()))
+def on_roots(rows: pl.DataFrame, roots: IdArray, at: int) -> pl.DataFrame:
+    """Keep the rows that lie on these roots, seen there at that instant."""
+    kept = rows.filter(pl.col("root").is_in(pl.Series(roots).implode()))
+    return kept.with_columns(pl.lit(at, pl.Int64).alias("at"))
 
 
 class RootSearch:
@@ -65,47 +69,61 @@ class RootSearch:
 
     def __init__(self, graph: AsyncChunkedGraph, frozen: Sequence[Annotations]) -> None:
         self._graph = graph
-        self._frozen = frozen
         self._reference = frozen[0]
+        self._versions = {version.time_ms: version for version in frozen}
+        self._cells = np.empty(0, np.int64)
+        self._mains = pl.DataFrame(schema=ROWS)
 
     async def answer(self, roots: IdArray, reporter: Reporter) -> pl.DataFrame:
         """Give one row of `ANSWERS` for each root (distinct, all of the layer of roots)."""
-        alone = len(roots) <= FEW or self._reference.takes_whole(roots)
-        waves = [self._frozen[:1], self._frozen[1:]] if alone else [self._frozen]
-        found = pl.DataFrame(schema=ANSWERS)
-        for wave in waves:
-            missing = np.setdiff1d(roots, found["root"].to_numpy())
-            if len(missing):
-                found = pl.concat([found, await self._on_versions(wave, missing)])
-        missing = np.setdiff1d(roots, found["root"].to_numpy())
-        reporter.add(len(roots) - len(missing))
-        if len(missing):
-            found = pl.concat([found, *await self._without_version(missing)])
-            reporter.add(len(missing))
-        return found
+        asked = list(self._versions) if len(roots) > FEW else [self._reference.time_ms]
+        seen = await self._all(fan_out(asked, lambda at: self._rows(at, roots), workers=len(asked)))
+        met = (await self._judge(seen)).select("root", "at")
+        reporter.add(len(met))
+        lives, invalid = await self._lifetimes(np.setdiff1d(roots, met["root"].to_numpy()))
+        met = pl.concat([met, self._meet(lives)])
+        between = lives.where(~np.isin(lives.roots, met["root"].to_numpy()))
 
-    async def _on_versions(self, versions: Sequence[Annotations], roots: IdArray) -> pl.DataFrame:
-        """Answer the roots on which one of these versions sees a point."""
-        seen = await fan_out(versions, lambda version: self._see(version, roots), workers=max(len(versions), 1))
-        return await self._judge(pl.concat([pl.DataFrame(schema=SEEN), *seen]))
+        async def complete(group: pl.DataFrame) -> pl.DataFrame:
+            at, ids = int(group["at"][0]), group["root"].to_numpy()
+            return await (self._late_rows(at, ids) if at in asked else self._rows_and_late(at, ids))
 
-    async def _see(self, version: Annotations, roots: IdArray) -> pl.DataFrame:
-        """Routes 1 and 2 for one version: the rows on these roots at its instant."""
-        parts = await together(lambda: version.mains_on(roots), version.backups, lambda: self._late(version))
-        rows = on_roots(pl.concat(parts), roots)
-        return rows.with_columns(pl.lit(version.time_ms, pl.Int64).alias("at"))
+        groups = met.partition_by("at")
+        late = await self._all(fan_out(groups, complete, workers=max(len(groups), 1)))
+        verified, stabbed = await self._between_versions(between)
+        answers = await self._judge(pl.concat([seen, late, verified]))
+        rest = pl.concat([met, stabbed]).join(answers, on="root", how="anti")
+        reporter.add(len(roots) - reporter.done)
+        nothing = without_cell(rest["root"].to_numpy(), "none", rest["at"].to_list())
+        return pl.concat([answers, nothing, without_cell(invalid, "invalid")])
+
+    @staticmethod
+    async def _all(parts: Awaitable[list[pl.DataFrame]]) -> pl.DataFrame:
+        return pl.concat([pl.DataFrame(schema=SEEN), *await parts])
+
+    async def _rows(self, at: int, roots: IdArray) -> pl.DataFrame:
+        """Route 1: the rows of the version of that instant that lie on these roots."""
+        version = self._versions[at]
+        parts = await together(lambda: version.mains_on(roots), version.backups)
+        return on_roots(pl.concat(parts), roots, at)
+
+    async def _late_rows(self, at: int, roots: IdArray) -> pl.DataFrame:
+        """Route 2: the reference points on these roots that the version of that instant does not hold."""
+        return on_roots(await self._late(self._versions[at]), roots, at)
+
+    async def _rows_and_late(self, at: int, roots: IdArray) -> pl.DataFrame:
+        return pl.concat(await together(lambda: self._rows(at, roots), lambda: self._late_rows(at, roots)))
 
     async def _late(self, version: Annotations) -> pl.DataFrame:
-        """Reference points that the version does not hold, on their roots at its instant."""
         reference = self._reference
         if version is reference:
             return pl.DataFrame(schema=ROWS)
 
         async def load() -> pl.DataFrame:
-            if reference.is_whole() and version.is_whole():
-                mains = (await reference.mains()).join(await version.mains(), on="supervoxel", how="anti")
-            else:
+            if reference.filterable:
                 mains = await reference.mains_since(version.time)
+            else:
+                mains = (await reference.mains()).join(await version.mains(), on="supervoxel", how="anti")
             backups = (await reference.backups()).join(await version.backups(), on="supervoxel", how="anti")
             late = pl.concat([mains, backups]).filter(pl.col("supervoxel") != 0)
             roots = await self._graph.get_roots(late["supervoxel"].to_numpy(), version.time)
@@ -115,21 +133,19 @@ class RootSearch:
 
     async def _judge(self, seen: pl.DataFrame) -> pl.DataFrame:
         """Answer from rows of any version, by what the reference says of their cells."""
-        mains = await self._reference.mains_of(ids_of(seen, "cell"))
-        points = points_of(mains, await self._reference.backups())
+        fresh = np.setdiff1d(ids_of(seen, "cell"), self._cells)
+        self._cells = np.union1d(self._cells, fresh)
+        self._mains = pl.concat([self._mains, await self._reference.mains_of(fresh)])
+        points = points_of(self._mains, await self._reference.backups())
         return judge(seen.select("root", "supervoxel", "at"), points)
 
-    async def _without_version(self, roots: IdArray) -> list[pl.DataFrame]:
-        """Answer roots on which no version saw a point."""
-        lives, invalid = await self._lifetimes(roots)
-        instants = np.array([version.time_ms for version in self._frozen])
-        met = (lives.start[:, None] <= instants) & (instants < lives.end[:, None])
-        decided: npt.NDArray[np.bool_] = np.any(met, axis=1)
-        at = instants[met.argmax(axis=1)][decided].tolist()
-        answers = [without_cell(invalid, "invalid"), without_cell(lives.roots[decided], "none", at)]
-        if not decided.all():
-            answers.append(await self._between_versions(lives.where(~decided)))
-        return answers
+    def _meet(self, lives: Lifetimes) -> pl.DataFrame:
+        """The newest version's instant in each life, ``root, at``; lives between versions are left out."""
+        instants = np.array(sorted(self._versions))
+        last = np.searchsorted(instants, lives.end) - 1
+        at = instants[last]
+        met = (last >= 0) & (at >= lives.start)
+        return pl.DataFrame({"root": lives.roots[met], "at": at[met]}, schema=MET)
 
     async def _lifetimes(self, roots: IdArray) -> tuple[Lifetimes, IdArray]:
         """Lifetimes of the roots that exist, and the ids that do not (or whose times make no sense)."""
@@ -141,37 +157,37 @@ class RootSearch:
         lives = Lifetimes(known, start, end).where(sane)
         return lives, np.concatenate([roots[~exists], known[~sane]])
 
-    async def _between_versions(self, lives: Lifetimes) -> pl.DataFrame:
-        """Route 3: candidates from the relatives at the nearest version, verified at an instant of each root's life."""
+    async def _between_versions(self, lives: Lifetimes) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Route 3: candidates from the relatives at the nearest version, verified at an instant of each root's life.
+
+        Returns
+        -------
+        rows, stabbed
+            `SEEN` rows on these roots, and ``root, at``: the instant at which each was looked at.
+        """
         instants, which = stab(lives.start, lives.end)
-        candidates = await self._candidates(lives)
-        frame = pl.DataFrame({"root": lives.roots, "at": instants[which]}, schema={"root": pl.Int64, "at": pl.Int64})
-        asked = candidates.select("origin", "cell", "supervoxel").join(frame, left_on="origin", right_on="root")
+        stabbed = pl.DataFrame({"root": lives.roots, "at": instants[which]}, schema=MET)
+        candidates = (await self._candidates(lives)).join(stabbed, left_on="origin", right_on="root")
 
         async def verify(group: pl.DataFrame) -> pl.DataFrame:
-            rows = group.select("cell", "supervoxel", "at").unique()
-            moment = datetime.fromtimestamp(int(rows["at"][0]) / 1000, UTC)
-            roots = await self._graph.get_roots(rows["supervoxel"].to_numpy(), moment)
-            return rows.select("cell", "supervoxel", pl.Series("root", roots, pl.Int64), "at")
+            moment = datetime.fromtimestamp(int(group["at"][0]) / 1000, UTC)
+            roots = await self._graph.get_roots(group["supervoxel"].to_numpy(), moment)
+            return group.select("cell", "supervoxel", pl.Series("root", roots, pl.Int64), "at")
 
-        groups = asked.partition_by("at")
-        verified = await fan_out(groups, verify, workers=max(len(groups), 1))
-        answered = await self._judge(on_roots(pl.concat([pl.DataFrame(schema=SEEN), *verified]), lives.roots))
-        rest = ~np.isin(lives.roots, answered["root"].to_numpy())
-        return pl.concat([answered, without_cell(lives.roots[rest], "none", instants[which][rest].tolist())])
+        groups = candidates.select("cell", "supervoxel", "at").unique().partition_by("at")
+        rows = await self._all(fan_out(groups, verify, workers=max(len(groups), 1)))
+        return rows.filter(pl.col("root").is_in(pl.Series(lives.roots).implode())), stabbed
 
     async def _candidates(self, lives: Lifetimes) -> pl.DataFrame:
         """Rows that may lie on each root (``origin``): those on its relatives at the nearest version."""
-        times = np.array([version.time_ms for version in self._frozen])[::-1]  # ascending
-        following = np.searchsorted(times, lives.end)
-        nearest = np.where(following < len(times), following, len(times) - 1)
+        instants = np.array(sorted(self._versions))
+        nearest = instants[np.minimum(np.searchsorted(instants, lives.end), len(instants) - 1)]
 
-        async def of_version(position: int) -> pl.DataFrame:
-            version = self._frozen[len(times) - 1 - position]
-            group = lives.where(nearest == position)
-            relatives = await relatives_at(self._graph, group.roots, version.time)
-            seen = await self._see(version, ids_of(relatives, "root"))
-            return relatives.join(seen, on="root")
+        async def of_version(at: int) -> pl.DataFrame:
+            group = lives.where(nearest == at)
+            relatives = await relatives_at(self._graph, group.roots, self._versions[at].time)
+            seen = await self._rows_and_late(at, ids_of(relatives, "root"))
+            return relatives.join(seen.drop("at"), on="root")
 
-        parts = await fan_out(np.unique(nearest).tolist(), of_version, workers=max(len(times), 1))
-        return pl.concat(parts)
+        parts = await fan_out(np.unique(nearest).tolist(), of_version, workers=len(instants))
+        return pl.concat([pl.DataFrame(schema={**RELATIVES, "cell": pl.Int64, "supervoxel": pl.Int64}), *parts])
