@@ -1,14 +1,14 @@
 """Rebuild the tree above level-2 nodes that an edit replaced.
 
-What the edit did not touch keeps its id and is merely given a new parent; what lies above a replaced node is made anew,
-layer by layer, up to new roots. As in the initial tree, a node with a single child is left out: the child is passed on
-upwards (PyChunkedGraph calls these skip connections).
+What the edit did not touch keeps its id and is merely given a new parent; what lies above a replaced node is made
+anew, layer by layer, up to new roots. As in the initial tree, a part that nothing joins in its chunk is passed on
+upwards without a node of its own, to the root or to the layer below the one that joins it (skip connections).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -114,11 +114,11 @@ def regrow(growth: Growth, fresh: list[Part], old: set[int], side_of: Callable[[
             if kid not in old
         ]
         above = dict(zip(dissolved, graph.parents(dissolved, NEVER).tolist(), strict=True))
-        waiting = [part for group in _groups(growth, waiting + spared, layer, above) for part in group]
+        waiting = list(_groups(growth, waiting + spared, layer, above))
     return [part.node for part in sorted(waiting, key=lambda part: part.side)]
 
 
-def _groups(growth: Growth, waiting: list[Part], layer: int, above: Mapping[int, int]) -> Iterable[list[Part]]:
+def _groups(growth: Growth, waiting: list[Part], layer: int, above: Mapping[int, int]) -> Iterator[Part]:
     """Replace the parts that belong together in a chunk of ``layer`` by one new node each."""
     layout = growth.graph.layout
     top = layer == layout.n_layers
@@ -127,22 +127,37 @@ def _groups(growth: Growth, waiting: list[Part], layer: int, above: Mapping[int,
             old = frozenset(above.get(node, node) for part in group for node in part.old)
             edges = frozenset(edge for part in group for edge in part.edges)
             if len(group) == 1 and not top:
-                yield [replace(group[0], old=old)]
+                yield replace(group[0], old=old)
             else:
-                node = growth.make(layer, chunk, [part.node for part in group])
-                yield [Part(node, group[0].side, old, edges)]
+                children = [part.node if len(group) == 1 else _raised(growth, part, layer - 1) for part in group]
+                yield Part(growth.make(layer, chunk, children), group[0].side, old, edges)
+
+
+def _raised(growth: Growth, part: Part, layer: int) -> int:
+    """The node of a part that is about to be joined: one of ``layer``, made above the part's node if that is lower.
+
+    A node that stays where it was below its old parent is left as it is.
+    """
+    layout, graph = growth.graph.layout, growth.graph
+    own = int(layout.layer(part.node))
+    if own == layer or (graph.parents([part.node], NEVER)[0] in part.old):
+        return part.node
+    return growth.make(layer, _chunk(growth, part.node, layer), [part.node])
 
 
 def _by_side_and_chunk(
     growth: Growth, waiting: list[Part], layer: int
 ) -> dict[tuple[int, tuple[int, ...]], list[Part]]:
-    layout = growth.graph.layout
     found = defaultdict[tuple[int, tuple[int, ...]], list[Part]](list)
     for part in waiting:
-        own = max(int(layout.layer(part.node)), 2)
-        chunk = tuple((layout.chunk(part.node) // layout.fanout ** (layer - own)).tolist())
-        found[part.side, chunk].append(part)
+        found[part.side, _chunk(growth, part.node, layer)].append(part)
     return found
+
+
+def _chunk(growth: Growth, node: int, layer: int) -> tuple[int, ...]:
+    """The chunk of ``layer`` that holds ``node``."""
+    layout = growth.graph.layout
+    return tuple((layout.chunk(node) // layout.fanout ** (layer - int(layout.layer(node)))).tolist())
 
 
 def _connected(parts: list[Part], dissolved: Iterable[int]) -> list[list[Part]]:
