@@ -64,13 +64,14 @@ def test_its_token_expires_and_is_issued(child):
     assert ask(child, "/info/api/v2/datastacks")
 
 
-def test_a_world_of_this_process_is_served_by_a_child():
+def test_a_world_of_this_process_is_served_by_a_child(capfd):
     world = World.synthesize(seed=4, nuclei=12, edits=5)
     with SandboxProcess(world) as child:
         assert ask(child, "/info/api/v2/datastacks") == list(world.datastacks)
         address = child.url
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{address}/info/health", timeout=5)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_child_that_cannot_start_says_so(capfd):

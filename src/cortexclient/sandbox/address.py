@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,19 +17,26 @@ SERVER_VARIABLE: Final = "CORTEXCLIENT_SERVER"
 TOKEN_VARIABLE: Final = "CORTEXCLIENT_TOKEN"  # noqa: S105 - the name of a variable
 
 
-class Address:
+class Address(ABC):
     """What every kind of running sandbox has in common.
 
     Attributes
     ----------
-    url
-        Scheme, host and port; the base of all services.
     token
-        A token that may do everything. It follows `expire_token` and `issue_token`.
+        A token that may do everything, until it expires.
     """
 
-    url: str
     token: str
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Scheme, host and port: the base of all services. Known once the sandbox has started."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> DatasetSpec:
+        """The dataset for a client of this package: the world's first datastack at this address."""
 
     @contextmanager
     def env(self) -> Iterator[None]:

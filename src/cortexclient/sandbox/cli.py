@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -142,5 +143,7 @@ def _stop_signal(*, follow_stdin: bool) -> threading.Event:
 
 
 def _set_at_end_of_input(stop: threading.Event) -> None:
-    sys.stdin.read()
+    # read without Python's buffer: its lock, held for ever, would end the interpreter with a fatal error
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     stop.set()

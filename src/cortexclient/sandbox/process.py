@@ -47,14 +47,20 @@ class SandboxProcess(Address):
         self._stack = ExitStack()
         self.pid = 0
         """Process id of the child, once it runs."""
-        self._spec: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:PORT``, once the child runs."""
+        return str(self._told["url"])
 
     @property
     def spec(self) -> DatasetSpec:
         """The dataset for a client of this package."""
         from ..datasets.spec import DatasetSpec
 
-        return DatasetSpec(**{**self._spec, "backup_tables": tuple(self._spec["backup_tables"])})
+        fields = self._told["spec"]
+        return DatasetSpec(**{**fields, "backup_tables": tuple(fields["backup_tables"])})
 
     @property
     def counters(self) -> RemoteCounters:
@@ -110,8 +116,8 @@ class SandboxProcess(Address):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
         self._stack.callback(self._end, process)
         self.pid = process.pid
-        told = json.loads(self._first_line(process))
-        self.url, self.token, self._spec = told["url"], told["token"], told["spec"]
+        self._told = json.loads(self._first_line(process))
+        self.token = self._told["token"]
 
     def _first_line(self, process: subprocess.Popen[str]) -> str:
         """What the child says when it is ready. A child that stays mute too long is ended, which ends the wait."""

@@ -92,7 +92,7 @@ class Sandbox(Address):
         self._listener = Listener(self.asgi, port)
 
     @property
-    def url(self) -> str:  # type: ignore[override]
+    def url(self) -> str:
         """``http://127.0.0.1:PORT``; the port is known once the sandbox has started."""
         return f"http://{HOST}:{self._listener.port}"
 
