@@ -18,7 +18,8 @@ from .history import History, Outcome
 from .proofreading import CORE, Population
 
 if TYPE_CHECKING:
-    from .synthetic import Dataset, Recipe
+    from .dataset import Dataset
+    from .synthetic import Recipe
 
 NUCLEI: Final = "nucleus_detection_v0"
 BACKUPS: Final = "nucleus_alternative_points"

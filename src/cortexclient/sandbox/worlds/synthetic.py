@@ -8,60 +8,15 @@ from typing import Final
 
 import numpy as np
 
-from ..graph import NEVER, Layout
+from ..graph import NEVER
 from ..layout import Ids
-from ..tables import Version, from_us
-from ..world import Datastack, World
+from ..world import World
 from .annotations import Annotator, choose_sites, lookup_view
+from .dataset import DATASETS, Release, assemble
 from .history import History
 from .proofreading import Population, proofread
 
 DAY_MS: Final = 86_400_000
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """The names and the geometry of the dataset that a synthetic world imitates."""
-
-    datastacks: tuple[tuple[str, str], ...]
-    """Datastacks and the segmentation table of each."""
-    aligned_volume: str
-    layout: Layout
-    voxel_resolution: tuple[float, float, float]
-    """Of stored positions and of the viewer, in nm."""
-    synapse_table: str
-    lookup_view: str
-    graph: str
-
-
-MINNIE65: Final = Dataset(
-    datastacks=(("minnie65_public", "minnie65_public"), ("minnie65_phase3_v1", "minnie3_v1")),
-    aligned_volume="minnie65_phase3",
-    layout=Layout.minnie65(),
-    voxel_resolution=(4.0, 4.0, 40.0),
-    synapse_table="synapses_pni_2",
-    lookup_view="nucleus_detection_lookup_v1",
-    graph="minnie3_v1",
-)
-
-V1DD: Final = Dataset(
-    datastacks=(("v1dd_public", "v1dd_public"), ("v1dd", "v1dd")),
-    aligned_volume="v1dd",
-    layout=Layout(
-        n_layers=11,
-        spatial_bits={1: 10, 2: 10} | {layer: 11 - layer for layer in range(3, 11)} | {11: 1},
-        chunk_size=(256, 256, 512),
-        resolution=(9, 9, 45),
-        voxel_offset=(4096, 2048, 3072),
-        volume_size=(122_880, 98_304, 13_312),
-    ),
-    voxel_resolution=(9.0, 9.0, 45.0),
-    synapse_table="synapses_v1dd",
-    lookup_view="nucleus_alternative_lookup",
-    graph="v1dd_synthetic",
-)
-
-DATASETS: Final = {"minnie65": MINNIE65, "v1dd": V1DD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,89 +94,61 @@ def synthesize(recipe: Recipe) -> World:
     """Make the world of a recipe."""
     rng = np.random.default_rng(recipe.seed)
     dataset = DATASETS[recipe.dataset]
-    numbers, times_us = calendar(recipe, rng)
+    releases = calendar(recipe, rng)
     history = History(dataset.layout, recipe.start_ms)
     named = len(recipe.cells)
-    edits = recipe.edits
     population = proofread(
         history,
         recipe.nuclei,
-        edits,
+        recipe.edits,
         named=named,
         span=(recipe.start_ms, recipe.end_ms),
-        moments=times_us // 1000,
+        moments=np.array([release.time_us // 1000 for release in releases]),
         rng=rng,
     )
     sites = choose_sites(population, recipe.counted("backups"), recipe.counted("fragments"), named, rng)
-    _name_roots(history, population, recipe.roots, named, times_us[_valid(recipe)] // 1000)
-    outcome = history.outcome(rng, table=dataset.graph, taken=recipe.roots)
+    name_roots(history, population, recipe.roots, named, releases)
+    outcome = history.outcome(rng, table=dataset.graph)
     tables = Annotator(recipe, dataset, history, outcome, population, sites, rng).tables()
-    view = lookup_view(dataset)
-    return World(
+    return assemble(
+        dataset,
+        outcome.graph,
+        tables,
+        lookup_view(dataset),
+        releases,
         name=recipe.dataset,
         seed=recipe.seed,
-        graph=outcome.graph,
-        tables={table.name: table for table in tables},
-        views={view.name: view},
-        versions=registry(
-            recipe, [name for name, _ in dataset.datastacks], [t.name for t in tables], numbers, times_us
-        ),
-        datastacks={stack.name: stack for stack in _datastacks(dataset)},
         notes={"data": "synthetic: every id, position and edit is made up"},
     )
 
 
-def calendar(recipe: Recipe, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """Numbers and times (UTC microseconds) of all versions, oldest first.
+def calendar(recipe: Recipe, rng: np.random.Generator) -> list[Release]:
+    """All versions, oldest first; those that can be queried are the newest and others spread evenly over the years.
 
     The newest is a little older than the last edit, so that the live tables differ from every version. Every other
     time is a whole millisecond, as times of edits are; none is a whole second, which caveclient cannot read.
     """
+    count = recipe.versions + recipe.expired
     days = (recipe.end_ms - recipe.start_ms) // DAY_MS
     newest_ms = recipe.end_ms - days * DAY_MS // 100
     numbers = np.array(recipe.version_numbers, np.int64)
     if not len(numbers):
         span = days * 9 // 10
-        older = rng.choice(np.arange(1, span), recipe.versions + recipe.expired - 1, replace=False)
-        numbers = np.sort(np.append(older, span))
+        numbers = np.sort(np.append(rng.choice(np.arange(1, span), count - 1, replace=False), span))
     at_ms = newest_ms - (newest_ms % DAY_MS) - (numbers[-1] - numbers) * DAY_MS + 29_400_000
-    fraction = rng.integers(1, 1000, len(numbers)) * 1000
+    fraction = rng.integers(1, 1000, count) * 1000
     fraction[::2] += rng.integers(1, 1000, len(numbers[::2]))
-    return numbers, at_ms // 1000 * 1_000_000 + fraction
+    times_us = at_ms // 1000 * 1_000_000 + fraction
+    valid = np.zeros(count, bool)
+    valid[np.linspace(count - 1, 0, recipe.versions, dtype=np.int64)] = True
+    return [Release(*row) for row in zip(numbers.tolist(), times_us.tolist(), valid.tolist(), strict=True)]
 
 
-def _valid(recipe: Recipe) -> Ids:
-    """Which of the versions can be queried: the newest and others spread evenly over the years."""
-    last = recipe.versions + recipe.expired - 1
-    return np.unique(np.linspace(last, 0, recipe.versions, dtype=np.int64))
-
-
-def registry(recipe: Recipe, datastacks: list[str], tables: list[str], numbers: Ids, times_us: Ids) -> list[Version]:
-    """The rows of the versions' registry: all versions of one datastack, then those of the next."""
-    valid = set(_valid(recipe).tolist())
-    rows: list[Version] = []
-    for datastack in datastacks:
-        for order, (number, time_us) in enumerate(zip(numbers.tolist(), times_us.tolist(), strict=True)):
-            alive = order in valid
-            keep = timedelta(days=36_500 if alive else 60)
-            rows.append(
-                Version(
-                    version=number,
-                    datastack=datastack,
-                    time_us=time_us,
-                    tables=tuple(tables),
-                    id=len(rows) + 1,
-                    first_table_id=len(rows) * len(tables) + 1,
-                    expires_on=from_us(time_us) + keep,
-                    valid=alive,
-                    status="AVAILABLE" if alive else "EXPIRED",
-                )
-            )
-    return rows
-
-
-def _name_roots(history: History, population: Population, roots: tuple[int, ...], named: int, version_ms: Ids) -> None:
+def name_roots(
+    history: History, population: Population, roots: tuple[int, ...], named: int, releases: list[Release]
+) -> None:
     """Give the wanted ids to states of the first cells, no two of one cell: current, old, between versions in turn."""
+    version_ms: Ids = np.array([release.time_us // 1000 for release in releases if release.valid])
     began, ended = history.lifetimes()
     mine = population.trail["cell"] < named
     cell, state = population.trail["cell"][mine], population.trail["state"][mine]
@@ -238,19 +165,3 @@ def _name_roots(history: History, population: Population, roots: tuple[int, ...]
             raise ValueError(f"no state of the first {named} cells is like root {root} should be: take another seed")
         history.states["id"][state[fit[0]]] = root
         free &= cell != cell[fit[0]]
-
-
-def _datastacks(dataset: Dataset) -> list[Datastack]:
-    return [
-        Datastack(
-            name=name,
-            aligned_volume=dataset.aligned_volume,
-            segmentation=segmentation,
-            synapse_table=dataset.synapse_table,
-            soma_table="nucleus_detection_v0",
-            viewer_resolution=dataset.voxel_resolution,
-            description="Synthetic: made by cortexclient's sandbox.",
-            image_source=f"precomputed://gs://{dataset.aligned_volume}/em",
-        )
-        for name, segmentation in dataset.datastacks
-    ]
