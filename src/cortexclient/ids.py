@@ -6,6 +6,7 @@ in becomes an int64 array here, exactly, or is refused with the reason.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import Any, cast
@@ -43,38 +44,47 @@ def as_ids(values: Ids, name: str = "ids") -> IdArray:
     """
     if isinstance(values, np.ndarray) and values.dtype == np.int64 and values.ndim == 1:
         return values
-    if isinstance(values, int | str | np.integer):
+    if np.isscalar(values) or not (isinstance(values, Iterable) or hasattr(values, "__array__")):
         return _exact([values], name)
+    if isinstance(values, list | tuple) or not hasattr(values, "__array__"):
+        return _from_elements(list(cast(Iterable[Any], values)), name)
     _refuse_nulls(values, name)
-    if not hasattr(values, "__array__") and not isinstance(values, list | tuple):
-        values = list(cast(Iterable[int], values))
     array = np.asarray(values)
     if array.ndim == 0:
         return as_ids(array.item(), name)
     if array.ndim != 1:
         raise CortexUsageError(f"{name} must be one-dimensional, not of shape {array.shape}")
-    return _from_array(array, values, name)
+    return _from_array(array, name)
 
 
-def _from_array(array: npt.NDArray[Any], values: object, name: str) -> IdArray:
-    if array.size == 0:
-        return np.empty(0, np.int64)
-    if array.dtype.kind == "i":
+def _from_elements(values: list[Any], name: str) -> IdArray:
+    # never np.asarray(values): it makes floats of some mixtures of integers, and integers of booleans
+    if set(map(type, values)) <= {int, np.int64}:
+        with contextlib.suppress(OverflowError):
+            return np.array(values, np.int64)
+    return _exact(values, name)
+
+
+def _from_array(array: npt.NDArray[Any], name: str) -> IdArray:
+    kind = array.dtype.kind
+    if array.size == 0 or kind == "i":
         return array.astype(np.int64)
-    if array.dtype.kind == "u":
+    if kind == "u":
         return _from_unsigned(array, name)
-    if isinstance(values, list | tuple):  # numpy may have made floats of mixed integers: look at the elements
-        return _exact(list(values), name)
-    if array.dtype.kind == "f":
+    if kind == "f":
         raise _float_error(name)
+    if kind in "mM":
+        raise CortexUsageError(f"{name} are times, not ids")
     return _exact(array.tolist(), name)
 
 
-def _refuse_nulls(values: object, name: str) -> None:
+def _refuse_nulls(values: Any, name: str) -> None:
     nulls = getattr(values, "null_count", 0)  # polars has a method, Arrow an attribute
     count = nulls() if callable(nulls) else nulls
     if count:
         raise CortexUsageError(f"{count} of the {name} are null: drop them first, a missing id has no answer")
+    if getattr(values, "hasnans", False) and values.dtype.kind in "iu":  # pandas' Int64, which asarray makes floats
+        raise _null_error(name)
 
 
 def _from_unsigned(array: npt.NDArray[Any], name: str) -> IdArray:
