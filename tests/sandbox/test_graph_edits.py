@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.lattice import CREATED_MS, lattice
 
 from cortexclient.sandbox.edges import Edges
 from cortexclient.sandbox.edits import EditRefusedError
-from cortexclient.sandbox.graph import NEVER, Cells, Graph, Layout, Lineage, Operation
+from cortexclient.sandbox.graph import NEVER, Cells, Graph, Lineage, Operation
 from cortexclient.sandbox.mincut import source_side
 from cortexclient.sandbox.worlds.toy_graph import toy_graph
 
@@ -109,39 +110,6 @@ class TestRecordedEdits:
         assert recorded.roots(np.concatenate(before), NEVER).tolist() == roots.tolist()
 
 
-LAYOUT = Layout(
-    n_layers=5,
-    spatial_bits={1: 3, 2: 3, 3: 2, 4: 1, 5: 1},
-    chunk_size=(16, 16, 8),
-    resolution=(8, 8, 40),
-    voxel_offset=(0, 0, 0),
-    volume_size=(128, 16, 8),
-)
-WIDTH = 6
-ROWS = 3
-
-
-def lattice() -> Graph:
-    """Single supervoxels, ``ROWS`` in each of ``WIDTH`` chunks in a row, each an object of its own, all touching."""
-    supervoxels = LAYOUT.make(1, np.array([[x, 0, 0] for x in range(WIDTH) for _ in range(ROWS)]), 0)
-    supervoxels = supervoxels + np.tile(np.arange(1, ROWS + 1), WIDTH)
-    level2 = supervoxels + (1 << 56)
-    roots = LAYOUT.make(5, np.zeros(3, np.int64), np.arange(1, len(supervoxels) + 1))
-    grid = supervoxels.reshape(WIDTH, ROWS)
-    a = np.concatenate([grid[:-1].ravel(), grid[:, :-1].ravel()])
-    b = np.concatenate([grid[1:].ravel(), grid[:, 1:].ravel()])
-    none = np.zeros(len(a))
-    return Graph(
-        LAYOUT,
-        table="t",
-        created_ms=0,
-        cells=Cells(supervoxels, level2, supervoxels * 0) + Cells(level2, roots, level2 * 0),
-        lineage=Lineage.empty(),
-        operations=[],
-        edges=Edges(a, b, (none + 0.5).astype(np.float32), (none + 9).astype(np.int32), none.astype(bool)),
-    )
-
-
 def check_tree(graph: Graph, time_ms: int) -> None:
     """One parent for each node, children of one layer below where there are several, in the chunk of their parent."""
     roots = graph.root_ids()
@@ -176,11 +144,11 @@ def test_random_edits_keep_the_objects_right(data: st.DataObject) -> None:
         former = sorted({int(root) for root in graph.roots([a, b], NEVER)})
         try:
             if data.draw(st.booleans()):
-                made = graph.merge(a, b, time_ms=100 + step)
+                made = graph.merge(a, b, time_ms=CREATED_MS + 100 + step)
                 joined = objects[a] | objects[b]
                 objects |= dict.fromkeys(joined, joined)
             else:
-                made = graph.split([a], [b], time_ms=100 + step)
+                made = graph.split([a], [b], time_ms=CREATED_MS + 100 + step)
                 pieces = [set(graph.leaves(root).tolist()) for root in made.roots]
                 assert set().union(*pieces) == objects[a]
                 assert sum(map(len, pieces)) == len(objects[a])

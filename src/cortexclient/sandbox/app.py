@@ -124,11 +124,12 @@ class App:
                 return refusal
             user_id = user.id
         async with self._workers[found.table.service]:
-            call = replace(call, user_id=user_id, now_ms=self.weather.now_ms())
+            timed = self.weather.service_times
+            call = replace(call, user_id=user_id, now_ms=self.weather.now_ms(), timed=timed)
             reply = self.faults.poisoned(call) or _run(self.world, found, call)
             if route.permission is not None and reply.price < costs.REQUEST:
                 reply = replace(reply, price=costs.REQUEST)
-            if self.weather.service_times:
+            if timed:
                 await asyncio.sleep(reply.price)
         return reply
 

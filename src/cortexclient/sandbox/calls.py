@@ -22,7 +22,8 @@ class Call:
     """One request, already read and authenticated.
 
     ``query`` keeps the last value of each name. ``now_ms`` is the server's clock in UTC milliseconds since the epoch;
-    handlers never read a clock of their own. ``origin`` is scheme and host as the client spelled them.
+    handlers never read a clock of their own. ``origin`` is scheme and host as the client spelled them. ``timed`` tells
+    whether prices are waited for; if not, nothing takes time.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Call:
     origin: str
     user_id: int = 0
     strict: bool = False
+    timed: bool = False
 
     def json(self) -> Any:
         """The body as JSON, whatever the Content-Type says (caveclient often sends none)."""

@@ -120,8 +120,9 @@ def _edited(graph: Graph, call: Call, supervoxels: Ids, edit: Callable[[], Opera
     answer: dict[str, Any] = {"operation_id": None, "new_root_ids": []}
     if operation is not None:
         answer = {"operation_id": operation.id, "new_root_ids": wire(operation.roots)}
-        until = call.now_ms + round(costs.EDIT * 1000)
-        graph.locked_until |= dict.fromkeys([*roots, *operation.roots], until)
+        if call.timed:
+            until = call.now_ms + round(costs.EDIT * 1000)
+            graph.locked_until |= dict.fromkeys([*roots, *operation.roots], until)
     return json_reply(call, answer, price=costs.EDIT)
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,29 +59,33 @@ def history(graph: Graph, root: int, *, filtered: bool) -> list[tuple[int, Edit]
     for (former, new), number in zip(links.tolist(), graph.retired_by(links[:, 0]).tolist(), strict=True):
         before[number].add(former)
         after[number].add(new)
-    edits = []
-    for number in sorted(before):
-        operation = graph.operations[number]
-        in_neuron, relevant = _judge(graph, root, operation)
-        edits.append(Edit(operation, sorted(before[number]), sorted(after[number]), in_neuron, relevant))
+    operations = [graph.operations[number] for number in sorted(before)]
+    judged = zip(operations, _judge(graph, root, operations), strict=True)
+    edits = [Edit(o, sorted(before[o.id]), sorted(after[o.id]), *verdict) for o, verdict in judged]
     return [(row, edit) for row, edit in enumerate(edits) if not filtered or (edit.in_neuron and edit.relevant)]
 
 
-def _judge(graph: Graph, root: int, operation: Operation) -> tuple[bool, bool]:
-    """Whether an edit is in a neuron, and whether it is relevant.
+def _judge(graph: Graph, root: int, operations: list[Operation]) -> Iterator[tuple[bool, bool]]:
+    """Whether each edit is in a neuron, and whether it is relevant.
 
     A merge is in the neuron if both its sides are, and relevant unless they were one object before any edit. A split is
     in the neuron if one of its sides is, and relevant unless both are in the same object now. Operations logged without
     edges count as both.
     """
-    if not (operation.added_edges or operation.removed_edges):
-        return True, True
-    edges = np.array(operation.added_edges or operation.removed_edges, np.int64).reshape(-1, 2)
-    now = graph.roots(edges.ravel(), int(graph.created([root])[0])).reshape(-1, 2)
-    if not operation.added_edges:
-        return bool((now == root).any()), bool((now[:, 0] != now[:, 1]).any())
-    first = graph.roots(edges.ravel(), graph.created_ms).reshape(-1, 2)
-    return bool((now == root).all()), bool((first[:, 0] != first[:, 1]).any())
+    edges = [o.added_edges or o.removed_edges for o in operations]
+    ends = np.array([end for pairs in edges for pair in pairs for end in pair], np.int64)
+    now = graph.roots(ends, int(graph.created([root])[0])).reshape(-1, 2)
+    first = graph.roots(ends, graph.created_ms).reshape(-1, 2)
+    stop = 0
+    for operation, pairs in zip(operations, edges, strict=True):
+        start, stop = stop, stop + len(pairs)
+        here, there = now[start:stop], first[start:stop]
+        if not pairs:
+            yield True, True
+        elif operation.added_edges:
+            yield bool((here == root).all()), bool((there[:, 0] != there[:, 1]).any())
+        else:
+            yield bool((here == root).any()), bool((here[:, 0] != here[:, 1]).any())
 
 
 def change_log(world: World, call: Call) -> Reply:
