@@ -15,7 +15,7 @@ from ..services._base import Session, check_aware
 from ..services.chunkedgraph import AsyncChunkedGraph
 from ..services.materialize import AsyncMaterialize
 from ..services.materialize._versions import seconds_left
-from ._annotations import Annotations, ids_of
+from ._annotations import Annotations
 from ._search import RootSearch
 from ._verdict import ANSWERS, points_of, roots_of_points, without_cell
 
@@ -140,15 +140,14 @@ class IdMapper:
     async def _roots_of(self, cells: IdArray, reference: Annotations, moved: When | None) -> pl.DataFrame:
         """One row for each cell that has a point: ``cell, root, status, source, n_matches, at``."""
         mains, backups = await together(lambda: reference.mains_of(cells), reference.backups)
-        rows = pl.concat([mains, backups]).filter(pl.col("cell").is_in(pl.Series(cells).implode()))
-        points = points_of(mains, backups).filter("effective").join(rows, on=["cell", "supervoxel"]).unique()
+        backups = backups.filter(pl.col("cell").is_in(pl.Series(cells).implode()))
+        rows = pl.concat([mains, backups])
+        points = points_of(mains, backups).join(rows, on=["cell", "supervoxel"]).unique()
         when = reference.time if moved is None else check_aware(moved)
         if moved is not None:
             roots = await self._graph.get_roots(points["supervoxel"].to_numpy(), when)
             points = points.with_columns(pl.Series("root", roots, pl.Int64))
-        return roots_of_points(
-            points.filter(pl.col("root") != 0), ids_of(backups, "cell"), int(when.timestamp() * 1000)
-        )
+        return roots_of_points(points, int(when.timestamp() * 1000))
 
 
 class Known:

@@ -151,9 +151,10 @@ class RootSearch:
         """Lifetimes of the roots that exist, and the ids that do not (or whose times make no sense)."""
         exists = await self._graph.is_valid_nodes(roots)
         known = roots[exists]
-        start, end = await self._graph.lifetimes_ms(known)
         now = int(datetime.now(UTC).timestamp() * 1000)
-        sane = np.logical_and(start < end, start <= now)
+        start, end = await self._graph.lifetimes_ms(known)
+        end = np.minimum(end, np.maximum(start, now) + 1)  # a current root is looked at now
+        sane = start < end
         lives = Lifetimes(known, start, end).where(sane)
         return lives, np.concatenate([roots[~exists], known[~sane]])
 

@@ -1,7 +1,7 @@
 """The meaning of the translation, as joins over three small tables. Pure: nothing here knows a server.
 
-*points*: ``cell, supervoxel, effective``. A cell's effective point is its backup point where it has one, else its main
-point; a main point that a backup replaces is kept, marked as not effective. Supervoxel 0 is no point.
+*points*: ``cell, supervoxel, source``. A cell's effective points are those of its backup rows where it has any, else
+that of its main row; a main point that a backup replaces is kept, as such. Supervoxel 0 is no point.
 
 *pairs*: ``root, supervoxel, at``. This supervoxel belongs to that root; ``at`` (ms) is an instant at which it was seen
 to. The supervoxels of a root never change, so that pairs hold for ever, whatever instant they were seen at.
@@ -15,8 +15,9 @@ import polars as pl
 
 from .._types import IdArray
 
-POINTS = {"cell": pl.Int64, "supervoxel": pl.Int64, "effective": pl.Boolean}
-PAIRS = {"root": pl.Int64, "supervoxel": pl.Int64, "at": pl.Int64}
+REPLACED = "main_replaced"
+"""The source of a main point that a backup replaces; the others are ``main`` and ``backup``."""
+
 ANSWERS = {
     "root": pl.Int64,
     "cell": pl.Int64,
@@ -31,19 +32,29 @@ seen.
 
 
 def points_of(mains: pl.DataFrame, backups: pl.DataFrame) -> pl.DataFrame:
-    """Build *points* from rows ``cell, supervoxel`` of the main table and of all backup tables."""
-    real = pl.col("supervoxel") != 0
-    backups = backups.filter(real).select("cell", "supervoxel", pl.lit(True).alias("effective"))
-    replaced = pl.col("cell").is_in(backups["cell"].unique().implode())
-    mains = mains.filter(real).select("cell", "supervoxel", (~replaced).alias("effective"))
-    return pl.concat([mains, backups]).unique(maintain_order=True)
+    """Build *points* from rows ``cell, supervoxel`` of the main table and of all backup tables.
+
+    A backup replaces the main point even where it lies outside the segmentation; one whose cell has no main row is of
+    no cell.
+    """
+    backups = backups.join(mains, on="cell", how="semi")
+    main = (
+        pl.when(pl.col("cell").is_in(backups["cell"].unique().implode()))
+        .then(pl.lit(REPLACED))
+        .otherwise(pl.lit("main"))
+    )
+    points = [
+        mains.select("cell", "supervoxel", source=main),
+        backups.select("cell", "supervoxel", source=pl.lit("backup")),
+    ]
+    return pl.concat(points).filter(pl.col("supervoxel") != 0).unique(maintain_order=True)
 
 
 def judge(pairs: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
     """Answer every root that has at least one point.
 
     One effective cell is the answer; several are ``multiple``. Where there is none, a cell whose replaced main point
-    lies on the root answers with the source ``main_replaced``.
+    lies on the root answers.
 
     Returns
     -------
@@ -51,46 +62,43 @@ def judge(pairs: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
         See `ANSWERS`; roots without any point are absent.
     """
     hits = pairs.join(points, on="supervoxel", how="inner")
-    if hits.is_empty():
-        return pl.DataFrame(schema=ANSWERS)
-    by_rank = hits.group_by("root", "effective").agg(
-        n_matches=pl.col("cell").n_unique(), cell=pl.col("cell").min(), at=pl.col("at").max()
+    ranks = hits.group_by("root", replaced=pl.col("source") == REPLACED).agg(
+        n_matches=pl.col("cell").n_unique().cast(pl.Int64),
+        cell=pl.col("cell").min(),
+        source=pl.col("source").min(),
+        at=pl.col("at").max(),
     )
-    # effective points outrank replaced ones
-    best = by_rank.sort("root", pl.col("effective").not_()).unique("root", keep="first", maintain_order=True)
-    single = pl.col("n_matches") == 1
-    backed = pl.col("cell").is_in(points.filter(~pl.col("effective"))["cell"].unique().implode())
-    source = pl.when(~pl.col("effective")).then(pl.lit("main_replaced")).when(backed).then(pl.lit("backup"))
-    return best.select(
-        "root",
-        cell=pl.when(single).then("cell").otherwise(-1),
-        status=pl.when(single).then(pl.lit("ok")).otherwise(pl.lit("multiple")),
-        source=pl.when(single).then(source.otherwise(pl.lit("main"))),
-        n_matches=pl.col("n_matches").cast(pl.Int64),
-        at="at",
-    )
+    best = ranks.sort("root", "replaced").unique("root", keep="first", maintain_order=True)
+    return _only(best, "cell").select(*ANSWERS)
 
 
-def roots_of_points(points: pl.DataFrame, backed: IdArray, at: int) -> pl.DataFrame:
-    """Answer every cell that has an effective point on a segment; several roots make -1 ``multiple``.
+def roots_of_points(points: pl.DataFrame, at: int) -> pl.DataFrame:
+    """Answer every cell that has an effective point on a segment.
 
     Parameters
     ----------
     points
-        ``cell, root``: effective points.
-    backed
-        Cells that have a backup point.
+        ``cell, root, source``.
     at
         The instant of the roots, ms.
     """
-    single = pl.col("n_matches") == 1
-    counted = points.group_by("cell").agg(n_matches=pl.col("root").n_unique().cast(pl.Int64), root=pl.col("root").min())
-    is_backed = pl.col("cell").is_in(pl.Series(backed).implode())
-    return counted.with_columns(
-        root=pl.when(single).then("root").otherwise(-1),
-        status=pl.when(single).then(pl.lit("ok")).otherwise(pl.lit("multiple")),
-        source=pl.when(is_backed).then(pl.lit("backup")).otherwise(pl.lit("main")),
+    effective = points.filter((pl.col("source") != REPLACED) & (pl.col("root") != 0))
+    counted = effective.group_by("cell").agg(
+        n_matches=pl.col("root").n_unique().cast(pl.Int64),
+        root=pl.col("root").min(),
+        source=pl.col("source").min(),
         at=pl.lit(at, pl.Int64),
+    )
+    return _only(counted, "root")
+
+
+def _only(matches: pl.DataFrame, column: str) -> pl.DataFrame:
+    """One match is the answer; several are none: -1 ``multiple``, of no source."""
+    single = pl.col("n_matches") == 1
+    return matches.with_columns(
+        pl.when(single).then(column).otherwise(-1).alias(column),
+        status=pl.when(single).then(pl.lit("ok")).otherwise(pl.lit("multiple")),
+        source=pl.when(single).then("source"),
     )
 
 
