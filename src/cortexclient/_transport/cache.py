@@ -59,6 +59,13 @@ class Cache:
         self._flights: dict[Hashable, _Flight] = {}
         self.clear()
 
+    def __getstate__(self) -> int:
+        """The size: a copy or a pickle starts empty."""
+        return self.max_bytes
+
+    def __setstate__(self, max_bytes: int) -> None:
+        Cache.__init__(self, max_bytes)
+
     def clear(self) -> None:
         """Forget everything; what is under way arrives, but is not kept."""
         self._memory: SimpleMemoryCache | None = None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import httpx
 
 from ..config import STORAGE, Limits, RetryPolicy, Timeouts
-from ..errors import CortexUsageError
 from . import clients, failures
 from .failures import Asked
 from .limits import Gate
@@ -44,7 +43,6 @@ class Engine:
         stats: TransportStats,
         given: httpx.AsyncClient | None,
     ) -> None:
-        self.closed = False
         self._limits = limits
         self._policy = policy
         # waiting for a connection is no failure: the gates see to it that there are enough
@@ -68,8 +66,8 @@ class Engine:
             return await self._retrier(functools.partial(self._attempt, gate, call), call.asked)
 
     async def aclose(self) -> None:
-        """Close the connections that were made here."""
-        self.closed = True
+        """End what is under way, and close the connections that were made here."""
+        self._retrier.close()
         for client in (self._pooled, self._verbatim):
             if client is not None:
                 await client.aclose()
@@ -100,8 +98,6 @@ class Engine:
             )
             response, packed = await clients.exchange(self._client(call.verbatim), request)
         except Exception as error:
-            if self.closed:
-                raise CortexUsageError("the client was closed while this request was under way") from error
             failure = failures.from_exception(call.asked, error)
             if failure is None:
                 raise

@@ -10,7 +10,7 @@ from typing import TypeVar
 import tenacity
 
 from ..config import RetryPolicy
-from ..errors import CortexError, DeadlineExceeded, RateLimited
+from ..errors import CortexError, CortexUsageError, DeadlineExceeded, RateLimited
 from .failures import Asked, Failure
 
 T = TypeVar("T")
@@ -19,12 +19,14 @@ T = TypeVar("T")
 class Retrier:
     """Tries until an answer comes or the policy is spent: exponential back-off with full jitter.
 
-    ``waiting`` is told of every wait, before it begins.
+    ``waiting`` is told of every wait, before it begins. Once closed, it fails whatever runs or comes.
     """
 
     def __init__(self, policy: RetryPolicy, waiting: Callable[[float], None]) -> None:
         self._policy = policy
         self._waiting = waiting
+        self._running: set[asyncio.Timeout] = set()
+        self._closed = False
         self._jitter = tenacity.wait_random_exponential(multiplier=policy.base, max=policy.cap)
         self._retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Failure),
@@ -43,8 +45,10 @@ class Retrier:
             That of the last try; `DeadlineExceeded` if the time ran out within one.
         """
         retrying = self._retrying.copy()
+        scope = asyncio.timeout(0 if self._closed else self._policy.deadline)
+        self._running.add(scope)
         try:
-            async with asyncio.timeout(self._policy.deadline):
+            async with scope:
                 answer: T = await retrying(attempt)
                 return answer
         except Failure as failure:
@@ -53,9 +57,19 @@ class Retrier:
         except TimeoutError:
             text = f"no complete answer from {asked.origin} within {self._policy.deadline:g} s"
             error = DeadlineExceeded(text, **asked.where)
+        finally:
+            self._running.discard(scope)
+        if self._closed:
+            raise CortexUsageError("the client was closed while this request was under way") from error
         if (tries := retrying.statistics["attempt_number"]) > 1:
             error.add_note(f"gave up after {tries} tries")
         raise error
+
+    def close(self) -> None:
+        """End everything that runs."""
+        self._closed = True
+        for scope in self._running:
+            scope.reschedule(0)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         failure = _failure(state)

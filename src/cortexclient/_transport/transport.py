@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from .._types import IdArray
@@ -58,6 +58,24 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._closed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings: a copy or a pickle has connections of its own (and a pickle looks its token up)."""
+        limits, retry, timeouts, _, http_client = self._settings
+        if http_client is not None:
+            raise CortexUsageError(
+                "a client over an http_client of yours can be neither copied nor used in another process: its "
+                "connections belong to this one. Build the client there"
+            )
+        return {"limits": limits, "retry": retry, "timeouts": timeouts, "token": self.token}
+
+    def __setstate__(self, settings: dict[str, Any]) -> None:
+        Transport.__init__(self, **settings)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     def trust(self, origin: str, server: str | None = None) -> None:
         """Allow the token of ``server`` (by default the origin's own) to be sent to ``origin``."""
