@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cortexclient.errors import CortexUsageError
@@ -51,6 +51,7 @@ CONTAINERS: dict[str, Callable[[list[int]], Any]] = {
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
+@settings(max_examples=25)
 @given(ids=IDS)
 def test_every_container_gives_the_exact_ids_in_order(container: str, ids: list[int]) -> None:
     given_ids = ids + ids[:2]  # duplicates are kept
