@@ -9,9 +9,16 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from tests.oracle import Oracle, oracle_cell_to_root, oracle_for, oracle_root_to_cell
+from tests.sandbox.world_checks import (
+    assert_contiguous,
+    assert_in_volume,
+    assert_nested,
+    assert_one_root_each,
+    assert_points_placed,
+    assert_same_world,
+)
 
 from cortexclient.sandbox.graph import NEVER
-from cortexclient.sandbox.tables import to_us
 from cortexclient.sandbox.world import World
 from cortexclient.sandbox.worlds.examples_page import CELLS, ROOTS
 
@@ -36,28 +43,11 @@ def instants(world: World) -> list[int]:
 
 
 def test_every_supervoxel_has_exactly_one_root_at_any_time(world: World) -> None:
-    graph = world.graph
-    nodes = np.unique(graph.cells.node)
-    supervoxels = nodes[graph.layout.layer(nodes) == 1]
-    roots = graph.root_ids()
-    created, retired = graph.created(roots), graph.retired(roots)
-    for time in instants(world):
-        alive = roots[(created <= time) & (time < retired)]
-        leaves, owner = graph.leaves_of(alive)
-        order = np.argsort(leaves)
-        assert np.array_equal(leaves[order], supervoxels)
-        assert np.array_equal(alive[owner[order]], graph.roots(supervoxels, time))
+    assert_one_root_each(world.graph, instants(world))
 
 
 def test_lifetimes_are_contiguous(world: World) -> None:
-    graph = world.graph
-    time = np.array([graph.operations[o].time_ms for o in graph.lineage.operation_id.tolist()])
-    assert np.array_equal(graph.retired(graph.lineage.former), time)
-    assert np.array_equal(graph.created(graph.lineage.new), time)
-    roots = graph.root_ids()
-    born_of_edits = graph.created(roots) > graph.created_ms
-    assert set(roots[born_of_edits].tolist()) == set(graph.lineage.new.tolist())
-    assert (graph.created(roots) < graph.retired(roots)).all()
+    assert_contiguous(world.graph)
 
 
 def test_merges_join_and_splits_part(world: World) -> None:
@@ -81,14 +71,8 @@ def test_an_edit_gives_new_level_2_ids_where_it_touches_and_keeps_the_others(wor
 
 
 def test_ids_follow_the_layout(world: World) -> None:
-    layout, cells = world.graph.layout, world.graph.cells
-    below, above = layout.layer(cells.node), layout.layer(cells.parent)
-    assert (above > below).all()
-    assert set(np.unique(above).tolist()) >= {2, 3, 4, 5, 12}
-    shift = np.maximum(above - 2, 0) - np.maximum(below - 2, 0)
-    inner = above < layout.n_layers
-    assert np.array_equal(layout.chunk(cells.parent)[inner], (layout.chunk(cells.node) >> shift[:, None])[inner])
-    assert (layout.segment(cells.node) > 0).all()
+    assert_nested(world.graph)
+    assert set(np.unique(world.graph.layout.layer(world.graph.cells.parent)).tolist()) >= {2, 3, 4, 5, 12}
 
 
 def test_a_node_that_skips_no_layer_has_several_children(world: World) -> None:
@@ -139,15 +123,7 @@ def test_live_rows_at_a_version_are_its_rows(world: World) -> None:
 
 
 def test_points_lie_in_the_chunk_of_their_supervoxel(world: World) -> None:
-    layout = world.graph.layout
-    for table in world.tables.values():
-        for point in table.bound_points:
-            rows = table.rows.filter(pl.col(f"{point}_supervoxel_id") != 0)
-            at = rows.select(f"{point}_position_{axis}" for axis in "xyz").to_numpy()
-            voxels = at * np.array(table.voxel_resolution) // np.array(layout.resolution)
-            supervoxels = rows[f"{point}_supervoxel_id"].to_numpy()
-            assert np.array_equal(layout.chunk_at(voxels.astype(np.int64)), layout.chunk(supervoxels))
-            assert world.graph.exists(supervoxels).all()
+    assert_points_placed(world)
 
 
 def test_versions_are_listed_with_times_that_clients_can_read(world: World) -> None:
@@ -271,19 +247,11 @@ def test_v1dd_has_its_own_geometry_and_names() -> None:
     assert set(world.datastacks) == {"v1dd", "v1dd_public"}
     assert "synapses_v1dd" in world.tables
     assert world.graph.layout.layer(world.graph.root_ids()).tolist() == [11] * len(world.graph.root_ids())
-    assert_points_in_volume(world)
-
-
-def assert_points_in_volume(world: World) -> None:
-    layout = world.graph.layout
-    nodes = np.unique(world.graph.cells.node)
-    chunk = layout.chunk(nodes[layout.layer(nodes) == 1])
-    assert (chunk >= 0).all()
-    assert ((chunk + 1) * layout.chunk_size <= np.array(layout.volume_size)).all()
+    assert_in_volume(world.graph)
 
 
 def test_objects_stay_in_the_volume(world: World) -> None:
-    assert_points_in_volume(world)
+    assert_in_volume(world.graph)
 
 
 def test_the_default_world_holds_the_ids_of_the_examples() -> None:
@@ -317,26 +285,3 @@ def test_a_description_names_what_is_there(world: World) -> None:
     text = world.describe()
     assert text["operations"] == 1_500
     assert text["tables"][NUCLEI] == 600
-
-
-def assert_same_world(a: World, b: World) -> None:
-    for left, right in (
-        (a.graph.cells, b.graph.cells),
-        (a.graph.lineage, b.graph.lineage),
-        (a.graph.edges, b.graph.edges),
-    ):
-        for column in left.__dataclass_fields__:
-            assert np.array_equal(getattr(left, column), getattr(right, column))
-            assert getattr(left, column).dtype == getattr(right, column).dtype
-    assert a.graph.operations == b.graph.operations
-    assert a.graph.layout == b.graph.layout
-    assert (a.graph.table, a.graph.created_ms) == (b.graph.table, b.graph.created_ms)
-    assert (a.name, a.seed, a.notes, a.datastacks) == (b.name, b.seed, b.notes, b.datastacks)
-    assert [vars(v) for v in a.versions] == [vars(v) for v in b.versions]
-    assert [vars(v) for v in a.views.values()] == [vars(v) for v in b.views.values()]
-    assert list(a.tables) == list(b.tables)
-    for name, table in a.tables.items():
-        other = vars(b.tables[name])
-        assert_frame_equal(table.rows, other["rows"])
-        assert {k: v for k, v in vars(table).items() if k != "rows"} == {k: v for k, v in other.items() if k != "rows"}
-        assert to_us(table.modified) == to_us(b.tables[name].modified)

@@ -200,13 +200,11 @@ class _Tables:
         pre, post = (known[self.rng.integers(0, len(known), n)] for _ in SIDES)
         ends = {side: self._positions(patch) for side, patch in zip(SIDES, (pre, post), strict=True)}
         made: dict[str, Any] = {"id": real["id"].to_numpy().max() + 1 + np.arange(n)}
-        made |= {
-            "created": pl.Series(np.full(n, None), dtype=pl.Datetime("us")),
-            "size": self.rng.integers(200, 20_000, n),
-        }
+        made |= {"created": pl.Series(np.full(n, None), dtype=pl.Datetime("us"))}
         made |= point("pre_pt", ends["pre"], self.outcome.anchor[pre])
         made |= point("post_pt", ends["post"], self.outcome.anchor[post])
         made |= point("ctr_pt", (ends["pre"] + ends["post"]) // 2)
+        made |= {"size": self.rng.integers(200, 20_000, n)}
         rows = pl.concat([real.select(*made), pl.DataFrame(made)])
         step = SYNAPSES_TOOK_US // len(rows)
         created = pl.Series(SYNAPSES_US + step * np.arange(len(rows))).cast(pl.Datetime("us"))
