@@ -57,7 +57,11 @@ class Results(Mapping[int, T]):
     def __getitem__(self, key: int) -> T:
         if key in self._errors:
             raise self._errors[key]
-        return self._values[int(key)]
+        return self._values[key]
+
+    def get(self, key: int, default: Any = None) -> Any:
+        """The value of an id that succeeded, else ``default``."""
+        return self._values.get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._values
