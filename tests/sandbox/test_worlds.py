@@ -220,6 +220,8 @@ def test_small_and_odd_sizes_work(nuclei: int, edits: int) -> None:
     world = World.synthesize(nuclei=nuclei, edits=edits, versions=1, expired=0)
     assert len(world.graph.operations) == edits
     assert len(world.tables[NUCLEI].rows) == nuclei
+    for table in world.tables.values():
+        assert (table.rows["deleted"] > table.rows["created"]).drop_nulls().all()
     assert len(world.versions) == 2
 
 

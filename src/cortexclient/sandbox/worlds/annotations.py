@@ -38,7 +38,7 @@ NOWHERE: Final = -1
 """Instead of a patch: a point outside the segmentation, whose supervoxel is 0."""
 
 FEW: Final = 0.003
-"""Share of nuclei with each kind of odd row; at least three."""
+"""Share of nuclei with each kind of odd row; at least three, but in tiny worlds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def choose_sites(population: Population, backups: int, fragments: int, named: in
 
 
 def _few(n: int) -> int:
-    return max(3, round(FEW * n))
+    return min(max(3, round(FEW * n)), n // 8)
 
 
 def _some_patches(population: Population, n: int, rng: np.random.Generator) -> Ids:
@@ -124,7 +124,7 @@ class Annotator:
         n, named = len(self.sites.nucleus), len(self.recipe.cells)
         created, deleted = self._us(0.04, n), np.full(n, NEVER)
         odd = self.rng.permutation(np.arange(named, n))
-        late, gone = odd[: max(_few(n), n // 33)], odd[-_few(n) :]
+        late, gone, _ = np.split(odd, np.cumsum([max(_few(n), n // 33), _few(n)]))
         created[late] = self._us(0.1, len(late), until=0.98)
         deleted[gone] = self._us(0.3, len(gone), until=0.99)
         soma = self.population.patch[:, 0]
@@ -167,64 +167,64 @@ class Annotator:
         return self._table(CELL_TYPES, "cell_type_reference", columns, reference=NUCLEI)
 
     def proofreading(self) -> Table:
-        """The cells with most edits, assessed at some state late in their history; a few were assessed again."""
+        """The cells with most edits, assessed late in their history; every tenth was assessed again."""
+        cells, state, created = self._assessments()
+        n, again = len(cells), np.arange(len(cells))[::10]
+        rows = np.append(np.arange(n), again)
+        created = np.append(created, (created[again] + self.recipe.end_ms * 1000) // 2)
+        deleted, superceded = np.full(len(rows), NEVER), np.zeros(len(rows), np.int64)
+        deleted[again], superceded[again] = created[n:], np.arange(n + 1, len(rows) + 1)
+        axon = np.minimum(self.rng.geometric(0.5, len(rows)) - 1, len(AXON) - 1)
+        dendrite = np.minimum(self.rng.geometric(0.4, len(rows)) - 1, len(DENDRITE) - 1)
+        soma = self.population.patch[cells, 0]
+        columns = {"id": np.arange(1, len(rows) + 1)} | bookkeeping(created, deleted, superceded)
+        columns |= self._point("pt", self._positions(soma)[rows], soma[rows])
+        columns |= {"valid_id": self.outcome.root[state][rows]}
+        columns |= {"status_dendrite": dendrite > 0, "status_axon": axon > 0}
+        columns |= {"strategy_dendrite": np.array(DENDRITE)[dendrite], "strategy_axon": np.array(AXON)[axon]}
+        return self._table(PROOFREADING, "compartment_proofread_status_strategy", columns)
+
+    def _assessments(self) -> tuple[Ids, Ids, Ids]:
+        """Cells, the state of each that was assessed, and when (microseconds): half-way through that state."""
         trail, began = self.population.trail, self.outcome.began
         order = np.lexsort((began[trail["state"]], trail["cell"]))
         count = np.bincount(trail["cell"], minlength=len(self.population.patch))
         last = np.cumsum(count) - 1
         cells = np.argsort(-count, kind="stable")[: self.recipe.counted("proofread")]
         state = trail["state"][order[last[cells] - count[cells] // 5]]
-        end = np.minimum(self.outcome.ended[state], self.recipe.end_ms)
-        created = (began[state] + np.maximum(end - began[state], 2) // 2) * 1000 + self.rng.integers(
-            0, 1000, len(cells)
-        )
-        again = np.arange(len(cells))[:: max(1, len(cells) // 10)]
-        rows = np.append(np.arange(len(cells)), again)
-        n, deleted = len(cells), np.full(len(rows), NEVER)
-        created = np.append(created, (created[again] + self.recipe.end_ms * 1000) // 2)
-        deleted[again] = created[n:]
-        superceded = np.zeros(len(rows), np.int64)
-        superceded[again] = np.arange(n + 1, len(rows) + 1)
-        axon = np.minimum(self.rng.geometric(0.5, len(rows)) - 1, len(AXON) - 1)
-        dendrite = np.minimum(self.rng.geometric(0.4, len(rows)) - 1, len(DENDRITE) - 1)
-        soma = self.population.patch[cells, 0][rows]
-        columns = {"id": np.arange(1, len(rows) + 1)} | bookkeeping(created, deleted, superceded)
-        columns |= self._point("pt", self._positions(self.population.patch[cells, 0])[rows], soma)
-        columns |= {
-            "valid_id": self.outcome.root[state][rows],
-            "status_dendrite": dendrite > 0,
-            "status_axon": axon > 0,
-        }
-        columns |= {"strategy_dendrite": np.array(DENDRITE)[dendrite], "strategy_axon": np.array(AXON)[axon]}
-        return self._table(PROOFREADING, "compartment_proofread_status_strategy", columns)
+        lasted = np.minimum(self.outcome.ended[state], self.recipe.end_ms) - began[state]
+        created = (began[state] + np.maximum(lasted, 2) // 2) * 1000 + self.rng.integers(0, 1000, len(cells))
+        return cells, state, created
 
     def synapses(self) -> Table:
         """Two of three from a fragment onto the cell it touches, others between cells; forty each way for named cells.
 
         Those between cells join places that are far apart: only their supervoxels and roots are meant to be used.
         """
-        rng, wanted = self.rng, self.recipe.counted("synapses")
-        named = np.repeat(np.arange(len(self.recipe.cells)), 40)[: wanted // 3]
-        rest = wanted - 2 * len(named)
-        own = self.population.patch[named, 0]
-        cores = self.population.patch[:, :CORE]
-        mine = cores[named, rng.integers(0, CORE, len(named))]
-        own = np.where(mine >= 0, mine, own)
-        touching = rng.integers(0, max(1, len(self.sites.hosts)), rest * 2 // 3 if len(self.sites.hosts) else 0)
-        free = rest - len(touching)
-        pre = [own, _some_patches(self.population, len(named), rng), self.sites.fragments[touching]]
-        post = [_some_patches(self.population, len(named), rng), own, self.sites.hosts[touching]]
-        pre_patch = np.concatenate([*pre, _some_patches(self.population, free, rng)])
-        post_patch = np.concatenate([*post, _some_patches(self.population, free, rng)])
-        n = len(pre_patch)
-        at = self._positions(post_patch)
-        near = self.history.patches["chunk"][pre_patch] == self.history.patches["chunk"][post_patch]
-        before = np.where(near[:, None], at + rng.integers(-60, 60, (n, 3)) // (1, 1, 10), self._positions(pre_patch))
-        ids = np.sort(rng.choice(20 * n + 1, n, replace=False)) + 100_000_000
-        columns = {"id": ids} | {"created": times(self._us(0.05, n))} | self._point("pre_pt", before, pre_patch)
-        columns |= self._point("post_pt", at, post_patch) | point("ctr_pt", (at + before) // 2)
-        columns |= {"size": pl.Series(rng.lognormal(np.log(4_600), 1.0, n)).cast(pl.Float32)}
+        pre, post = self._partners(self.recipe.counted("synapses"))
+        n = len(pre)
+        at, chunk = self._positions(post), self.history.patches["chunk"]
+        beside = at + self.rng.integers(-60, 60, (n, 3)) // (1, 1, 10)
+        before = np.where((chunk[pre] == chunk[post])[:, None], beside, self._positions(pre))
+        ids = np.sort(self.rng.choice(20 * n + 1, n, replace=False)) + 100_000_000
+        columns: dict[str, Any] = {"id": ids, "created": times(self._us(0.05, n))}
+        columns |= self._point("pre_pt", before, pre) | self._point("post_pt", at, post)
+        columns |= point("ctr_pt", (at + before) // 2)
+        columns |= {"size": pl.Series(self.rng.lognormal(np.log(4_600), 1.0, n)).cast(pl.Float32)}
         return self._table(self.dataset.synapse_table, "synapse", columns)
+
+    def _partners(self, wanted: int) -> tuple[Ids, Ids]:
+        """Patches before and after each of the synapses."""
+        rng, cells = self.rng, self.population
+        named = np.repeat(np.arange(len(self.recipe.cells)), 40)[: wanted // 3]
+        core = cells.patch[named, rng.integers(0, CORE, len(named))]
+        own = np.where(core >= 0, core, cells.patch[named, 0])
+        rest = wanted - 2 * len(named)
+        touching = rng.integers(0, max(1, len(self.sites.hosts)), rest * 2 // 3 if len(self.sites.hosts) else 0)
+        others = [_some_patches(cells, n, rng) for n in (len(named), len(named), *[rest - len(touching)] * 2)]
+        pre = [own, others[0], self.sites.fragments[touching], others[2]]
+        post = [others[1], own, self.sites.hosts[touching], others[3]]
+        return np.concatenate(pre), np.concatenate(post)
 
     def _us(self, share: float, n: int, until: float | None = None) -> Ids:
         """Times (UTC microseconds) at a share of the history: within a day, or spread as far as ``until``."""
