@@ -101,18 +101,19 @@ def _matching(world: World, live: LiveQuery, masks: Mapping[str, Mask], time_us:
 def _refreshed(world: World, live: LiveQuery, numbers: pl.DataFrame, new: int) -> LiveRows:
     """The rows with their root ids at the time asked, filtered once more."""
     again = only(live.query, lambda kind, _: kind not in ("filter_spatial_dict", "filter_regex_dict"))
-    frames, passed = [], []
+    frames, passed, looked_up = [], [], 0
     for name in live.tables:
-        rows = world.annotations.state(name, numbers[name].to_numpy(), live.time_us, live.base).rows
+        state = world.annotations.state(name, numbers[name].to_numpy(), live.time_us, live.base)
+        looked_up += len(state.looked_up)
         unknown = pl.int_range(pl.len()) < new  # validity of rows that the version does not have
-        rows = rows.with_row_index(ROW).with_columns(NO_DELETION, pl.when(~unknown).then("valid").alias("valid"))
+        rows = state.rows.with_row_index(ROW).with_columns(NO_DELETION, pl.when(~unknown).then("valid").alias("valid"))
         frames.append(prefixed(name, rows))
         passed.append(filtered(live.source(world.annotations, name, rows), again)[ROW].to_numpy())
     frame = pl.concat(frames, how="horizontal")
     if not any(columns for by_table in again.filters.values() for columns in by_table.values()):
-        return LiveRows(frame)
+        return LiveRows(frame, looked_up=looked_up)
     index = reduce(np.intersect1d, passed).astype(np.int64)
-    return LiveRows(frame[index], index)
+    return LiveRows(frame[index], index, looked_up)
 
 
 def _translated(graph: Graph, live: LiveQuery) -> Query:
