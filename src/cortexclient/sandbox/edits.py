@@ -127,12 +127,10 @@ def split(
 
 def find_cut(graph: Graph, sources: Sequence[int], sinks: Sequence[int], points: Points) -> Cut:
     """The cut that `split` would make. Points are absolute voxels; without any, the whole object may be cut."""
-    roots = _roots(graph, [*sources, *sinks])
-    if len(roots) != 1:
-        raise EditRefusedError("Supervoxels must belong to the same object.")
+    root = _one_root(graph, [*sources, *sinks])
     if set(sources) & set(sinks):
         raise EditRefusedError("A supervoxel is both source and sink.")
-    near = np.union1d(_near(graph, graph.leaves(roots[0]), points), [*sources, *sinks])
+    near = np.union1d(_near(graph, graph.leaves(root), points), [*sources, *sinks])
     edges = graph.edges_within(near, NEVER)
     label = _labels(near, edges)
     if label[sources[0]] not in {label[sink] for sink in sinks}:
@@ -223,8 +221,8 @@ def _join(graph: Graph, request: Operation) -> Operation:
 def _part(graph: Graph, request: Operation) -> Operation:
     """Remove the request's edges and replace their object by what is left connected."""
     ends = np.unique(np.array(request.removed_edges, np.int64))
-    root = _roots(graph, ends)
-    supervoxels = graph.leaves(root[0])
+    root = _one_root(graph, ends)
+    supervoxels = graph.leaves(root)
     side = _sides(graph, supervoxels, request.removed_edges)
     level2 = graph.parents(supervoxels, NEVER)
     touched = set(graph.parents(ends, NEVER).tolist()) | _mixed(level2, side)
@@ -242,7 +240,7 @@ def _part(graph: Graph, request: Operation) -> Operation:
         fresh += [
             Part(growth.make(2, chunk, members[sides == s].tolist()), s, above) for s in np.unique(sides).tolist()
         ]
-    return _write(graph, request, root, regrow(growth, fresh, old, side_of.__getitem__), growth)
+    return _write(graph, request, [root], regrow(growth, fresh, old, side_of.__getitem__), growth)
 
 
 def _write(graph: Graph, request: Operation, old: list[int], new: list[int], growth: Growth) -> Operation:
@@ -291,6 +289,13 @@ def _roots(graph: Graph, supervoxels: Collection[int] | Ids) -> list[int]:
     if not roots.all() or (graph.layout.layer(ids) != 1).any():
         raise EditRefusedError(f"not supervoxels of this graph: {ids[(roots == 0)].tolist()}")
     return [int(root) for root in np.unique(roots)]
+
+
+def _one_root(graph: Graph, supervoxels: Collection[int] | Ids) -> int:
+    roots = _roots(graph, supervoxels)
+    if len(roots) != 1:
+        raise EditRefusedError("Supervoxels must belong to the same object.")
+    return roots[0]
 
 
 def _near(graph: Graph, supervoxels: Ids, points: Points) -> Ids:

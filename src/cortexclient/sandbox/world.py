@@ -172,7 +172,7 @@ class World:
             "seed": self.seed,
             "notes": self.notes,
             "row_cap": self.row_cap,
-            "graph": {"table": self.graph.table, "created_ms": self.graph.created_ms},
+            "graph": {"table": self.graph.table, "created_ms": self.graph.created_ms, "info": self.graph.info},
             "layout": asdict(self.graph.layout),
             "tables": [{name: getattr(table, name) for name in sorted(rows)} for table in self.tables.values()],
             "views": [asdict(view) for view in self.views.values()],
