@@ -141,7 +141,7 @@ def stream(
     progress: ProgressLike = None,
     timeout: float | None = None,
 ) -> Stream[T]:
-    """Call for each distinct id and hand out each outcome as it arrives, at most ``workers`` ahead of the reader."""
+    """Call for each distinct id; hand out each outcome as it arrives, at most twice ``workers`` ahead of the reader."""
     return Stream(lambda: _outcomes(ids, call, workers, progress, timeout))
 
 
