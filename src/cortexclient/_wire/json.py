@@ -6,6 +6,7 @@ everything else through orjson. A parser must not be shared between threads, so 
 
 from __future__ import annotations
 
+import json as stdlib_json
 import threading
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -37,6 +38,14 @@ def decode(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        raise DecodeError(f"the reply is not JSON ({error}): {body[:60]!r}") from error
+
+
+def decode_lenient(body: bytes) -> Any:
+    """Any JSON document in which ``Infinity`` stands for a number: the chunkedgraph writes it for affinities."""
+    try:
+        return stdlib_json.loads(body)
+    except ValueError as error:
         raise DecodeError(f"the reply is not JSON ({error}): {body[:60]!r}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -65,6 +66,10 @@ class Session:
     def at(self, version: int | None, timestamp: datetime | None) -> Session:
         """Pin another instant over the same connections and caches."""
         return replace(self, version=version, timestamp=timestamp)
+
+    def unopened(self) -> Session:
+        """The same settings with connections and a cache of their own."""
+        return replace(self, transport=copy.copy(self.transport), cache=copy.copy(self.cache))
 
     @property
     def server(self) -> str:

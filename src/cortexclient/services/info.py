@@ -49,6 +49,32 @@ class AsyncInfo(Service):
         x, y, z = (float(record[f"viewer_resolution_{axis}"]) for axis in "xyz")
         return x, y, z
 
+    async def get_image_mirrors(self) -> list[dict[str, Any]]:
+        """List the image sources of the datastack: ``name``, ``image_source``, ``description`` and so on."""
+        return list(json.decode((await self._session.send(endpoints.IMAGE_MIRRORS)).body))
+
+    async def get_image_mirror_names(self) -> list[str]:
+        """List the names of the datastack's image sources."""
+        return [str(mirror["name"]) for mirror in await self.get_image_mirrors()]
+
+    async def get_datastacks_by_aligned_volume(self, aligned_volume: str) -> list[str]:
+        """List the datastacks on an aligned volume, sorted by name."""
+        reply = await self._session.send(endpoints.VOLUME_DATASTACKS, {"aligned_volume": aligned_volume})
+        return sorted(json.decode(reply.body))
+
+    async def get_aligned_volume_info_by_id(self, aligned_volume_id: int) -> dict[str, Any]:
+        """Name, description and image source of any aligned volume, by its number."""
+        reply = await self._session.send(endpoints.ALIGNED_VOLUME_BY_ID, {"id": int(aligned_volume_id)})
+        return dict(json.decode(reply.body))
+
+    async def aligned_volume_name(self) -> str:
+        """Name of the datastack's aligned volume."""
+        return str((await self._session.record())["aligned_volume"]["name"])
+
+    async def aligned_volume_id(self) -> int:
+        """Number of the datastack's aligned volume."""
+        return int((await self._session.record())["aligned_volume"]["id"])
+
     async def get_aligned_volumes(self) -> list[str]:
         """List the aligned volumes that the token may see, sorted by name."""
         return sorted(json.decode((await self._session.send(endpoints.ALIGNED_VOLUMES)).body))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ._history import History
+from ._logs import Logs
 
 
-class AsyncChunkedGraph(History):
+class AsyncChunkedGraph(History, Logs):
     """Supervoxels, roots and their history, with caveclient's method names (``ChunkedGraphClient``).
 
     Lists of ids may be of any length: they are deduplicated, cut into batches and asked in parallel, and the answers

@@ -13,7 +13,7 @@ from ..._types import IdArray
 from ..._wire import endpoints, json
 from ..._wire.endpoints import Endpoint
 from ...progress import Reporter
-from .._base import Service
+from .._base import Service, segmentation_table
 
 Call = Callable[[IdArray], Awaitable[npt.NDArray[Any]]]
 
@@ -35,6 +35,15 @@ class GraphService(Service):
             return answer
 
         return plan.spread(await fan_out(plan.chunks, one, workers), dtype)
+
+    async def table_name(self) -> str:
+        """Name of the graph's table, the last part of the segmentation source."""
+        return segmentation_table(await self._session.record())
+
+    async def cloudvolume_path(self) -> str:
+        """Address of the segmentation for cloud-volume (``graphene://...``)."""
+        record = await self._session.record()
+        return f"graphene://{record['local_server']}/segmentation/api/v1/{segmentation_table(record)}"
 
     async def segmentation_info(self) -> dict[str, Any]:
         """Fetch the graph's own description: layers, chunk size, bits of the ids, resolution (cached).

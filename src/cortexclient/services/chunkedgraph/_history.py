@@ -127,6 +127,22 @@ class History(Lookups, Structure):
             gone = {link["target"] for link in graph["links"]}
         return np.array(sorted(alive - gone), np.int64)
 
+    async def get_original_roots(
+        self, root_id: int, timestamp_past: When | None = None, *, timeout: float | None = None
+    ) -> IdArray:
+        """List the roots that a root was made of, as of an instant (default: the first ones).
+
+        Returns
+        -------
+        (n,) int64
+            Sorted. A root that was never edited answers with itself.
+        """
+        with running(timeout, None, None):
+            born = (await self.get_root_timestamps(root_id))[0].to_pydatetime()
+            graph = await self.get_lineage_graph(root_id, timestamp_past, born)
+        made = {link["target"] for link in graph["links"]}
+        return np.array(sorted({node["id"] for node in graph["nodes"]} - made), np.int64)
+
     async def get_root_overlaps(
         self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None
     ) -> pd.DataFrame:

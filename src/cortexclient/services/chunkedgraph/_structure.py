@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..._fanout import fan_out, running
 from ..._types import IdArray, Ids
-from ..._wire import endpoints, json
-from ...errors import CortexUsageError
+from ..._wire import binary, endpoints, json
+from ...errors import CortexUsageError, IncompatibleServerError
 from ...ids import as_ids, batches, unique_ids
 from ...progress import ProgressLike
 from ._base import GraphService
@@ -32,7 +33,7 @@ def _bounds_query(bounds: Bounds | None, stop_layer: int | None) -> dict[str, st
 
 
 class Structure(GraphService):
-    """Leaves and children."""
+    """Leaves, children, and the graph of level-2 chunks."""
 
     async def get_leaves(
         self,
@@ -108,3 +109,115 @@ class Structure(GraphService):
             one = int(as_ids(node_id, "node_id")[0])
             reply = await self._session.send(endpoints.CHILDREN, {"id": one}, ids=(one,))
         return json.decode_id_list(reply.body, "children_ids")
+
+    async def level2_chunk_graph(
+        self, root_id: int, bounds: Bounds | None = None, *, timeout: float | None = None
+    ) -> IdArray:
+        """List the edges between the level-2 chunks of a root.
+
+        Parameters
+        ----------
+        bounds
+            Only chunks that this box touches: ``[[xmin, xmax], [ymin, ymax], [zmin, zmax]]`` in voxels.
+
+        Returns
+        -------
+        (n, 2) int64
+            Each edge once, the smaller id first, in ascending order. A chunk without neighbours is in no edge:
+            ``get_leaves(root_id, stop_layer=2)`` lists all chunks. The graph of a retired root may lack edges where it
+            was edited (the service joins far ends by the parents of today).
+        """
+        one = int(as_ids(root_id, "root_id")[0])
+        with running(timeout, None, None):
+            reply = await self._session.send(
+                endpoints.LEVEL2_GRAPH, {"id": one}, query=_bounds_query(bounds, None), ids=(one,)
+            )
+        if bounds is not None and reply.headers.get("used-bounds", "").lower() != "true":
+            raise IncompatibleServerError("bounds= needs chunkedgraph >= 2.15: this server ignored them")
+        edges = json.decode(reply.body)["edge_graph"]
+        return np.array(edges, np.int64).reshape(-1, 2)
+
+    async def get_subgraph(
+        self, root_id: int, bounds: Bounds, *, timeout: float | None = None
+    ) -> tuple[IdArray, npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+        """List the edges between the supervoxels of a root in a box.
+
+        Returns
+        -------
+        edges, affinities, areas
+            (n, 2) int64, (n,) float64 (infinite across chunks), (n,) int32 voxels. Edges between chunks come in both
+            directions.
+        """
+        one = int(as_ids(root_id, "root_id")[0])
+        with running(timeout, None, None):
+            reply = await self._session.send(
+                endpoints.SUBGRAPH, {"id": one}, query=_bounds_query(bounds, None), ids=(one,)
+            )
+        found = json.decode_lenient(reply.body)
+        edges = np.array(found["nodes"], np.int64).reshape(-1, 2)
+        return edges, np.array(found["affinities"], np.float64), np.array(found["areas"], np.int32)
+
+    async def find_path(
+        self,
+        root_id: int,
+        src_pt: Sequence[float] | npt.NDArray[np.number],
+        dst_pt: Sequence[float] | npt.NDArray[np.number],
+        precision_mode: bool = False,
+        *,
+        timeout: float | None = None,
+    ) -> tuple[npt.NDArray[np.float64], IdArray, IdArray]:
+        """Find a way through the level-2 chunks of a root from one point to another.
+
+        Parameters
+        ----------
+        src_pt, dst_pt
+            x, y, z in nm; each must lie on the root or very near it.
+        precision_mode
+            Use the chunks' representative points, which takes longer, instead of their centres.
+
+        Returns
+        -------
+        centroids, l2_path, failed
+            (n, 3) nm, (n,) int64 level-2 ids, and the ids for which there was no representative point.
+        """
+        one = int(as_ids(root_id, "root_id")[0])
+        ends = [[one, *(float(value) for value in point)] for point in (src_pt, dst_pt)]
+        with running(timeout, None, None):
+            query = {"precision_mode": str(precision_mode)}
+            reply = await self._session.send(endpoints.FIND_PATH, query=query, body=json.encode(ends), ids=(one,))
+        found = json.decode(reply.body)
+        centroids = np.array(found["centroids_list"], np.float64).reshape(-1, 3)
+        return centroids, np.array(found["l2_path"], np.int64), np.array(found["failed_l2_ids"], np.int64)
+
+    async def get_minimal_covering_nodes(self, node_ids: Ids, *, timeout: float | None = None) -> IdArray:
+        """Cover the supervoxels of some nodes with the fewest nodes of any layer, exactly.
+
+        Returns
+        -------
+        (m,) int64
+            Sorted.
+        """
+        asked = as_ids(node_ids, "node_ids")
+        with running(timeout, None, None):
+            body = json.encode({"node_ids": asked})
+            reply = await self._session.send(
+                endpoints.MINIMAL_COVERING_NODES, query={"as_array": "True"}, body=body, ids=asked
+            )
+        return np.sort(binary.decode_ids(reply.body, len(reply.body) // 8))
+
+    async def get_contact_sites(
+        self, root_id: int, bounds: Bounds, calc_partners: bool = False, *, timeout: float | None = None
+    ) -> dict[int, list[Any]]:
+        """List the contacts of a root with others in a box.
+
+        Returns
+        -------
+        dict
+            Contact areas by partner root (``calc_partners``), else by running number. The current service fails on this
+            call (PyChunkedGraph 2.21): expect a :class:`ServerError` until it is mended.
+        """
+        one = int(as_ids(root_id, "root_id")[0])
+        query = _bounds_query(bounds, None) | {"partners": str(calc_partners)}
+        with running(timeout, None, None):
+            reply = await self._session.send(endpoints.CONTACT_SITES, {"id": one}, query=query, ids=(one,))
+        return {int(key): areas for key, areas in json.decode(reply.body).items()}
