@@ -330,12 +330,9 @@ def _literal(source: Source, column: str, dtype: pl.DataType | None, value: Any)
     return value
 
 
-_BOOLEANS: Final = {"t": True, "true": True, "yes": True, "on": True, "1": True} | {
-    "f": False,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
+_BOOLEANS: Final = {
+    **dict.fromkeys(("t", "true", "yes", "on", "1"), True),
+    **dict.fromkeys(("f", "false", "no", "off", "0"), False),
 }
 
 
