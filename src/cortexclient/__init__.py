@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._client import AsyncCortexClient
+    from ._load import load_client
+    from ._sync.client import CortexClient
+    from ._twin import SyncStream
     from ._types import Ids, Snapshot, When
     from .config import Limits, RetryPolicy, Timeouts
     from .datasets import DatasetSpec, get_spec, known_specs, register
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AsyncCortexClient": "._client",
     "AuthError": ".errors",
+    "CortexClient": "._sync.client",
     "CortexError": ".errors",
     "CortexUsageError": ".errors",
     "DatasetSpec": ".datasets.spec",
@@ -47,12 +51,14 @@ _HOMES = {
     "ServerRefusedError": ".errors",
     "Snapshot": "._types",
     "Stream": ".results",
+    "SyncStream": "._twin",
     "Timeouts": ".config",
     "TruncatedResult": ".errors",
     "UnavailableError": ".errors",
     "When": "._types",
     "get_spec": ".datasets.spec",
     "known_specs": ".datasets.spec",
+    "load_client": "._load",
     "register": ".datasets.spec",
 }
 

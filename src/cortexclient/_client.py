@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class AsyncCortexClient:
-    """A CAVE dataset, asynchronously: many requests at once, bounded, retried, complete.
+    """A CAVE dataset: many requests at once, bounded, retried, complete.
 
     Parameters
     ----------
@@ -46,8 +46,10 @@ class AsyncCortexClient:
 
     Notes
     -----
-    Building a client does no I/O. It opens at its first request and belongs to the event loop of that request; close it
-    with ``async with`` or :meth:`aclose`.
+    Building a client does no I/O: it opens at its first request. Close it with ``async with`` or :meth:`aclose`. An
+    asynchronous client belongs to the event loop of its first request; a blocking one may be used from any thread, and
+    in a forked child it opens connections of its own. A pickled client keeps its settings but for the token, which is
+    looked up where the pickle is loaded.
 
     Examples
     --------
@@ -329,6 +331,11 @@ class AsyncCortexClient:
 
     # -- life --------------------------------------------------------------------------------------------------------
 
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed. It cannot be opened again."""
+        return self._session.transport.closed
+
     async def aclose(self) -> None:
         """Close the connections, of all views of :meth:`at` too."""
         await self._session.transport.aclose()
@@ -340,6 +347,13 @@ class AsyncCortexClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def __getstate__(self) -> Session:
+        """What a copy or a pickle keeps: the settings, no connection; a pickle looks its token up where it is loaded."""
+        return self._session.unopened()
+
+    def __setstate__(self, session: Session) -> None:
+        self._wire(session)
 
     def __repr__(self) -> str:
         pin = f", version={self.version}" if self.version is not None else ""

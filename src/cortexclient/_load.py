@@ -1,0 +1,29 @@
+"""Ready-made clients of known datasets."""
+
+from __future__ import annotations
+
+from ._sync.client import CortexClient
+from .datasets.spec import DatasetSpec, get_spec
+
+
+def load_client(dataset: str | DatasetSpec) -> CortexClient:
+    """Give the blocking client of a dataset, the same object each time; nothing is sent yet.
+
+    Parameters
+    ----------
+    dataset
+        Name of a preset (``"minnie_public"``), of a datastack that has one, or any :class:`DatasetSpec`.
+
+    Notes
+    -----
+    It has the default settings, and everybody in this process shares it; after it was closed, the next call makes
+    another one. For settings of your own build a :class:`CortexClient`.
+    """
+    spec = get_spec(dataset)
+    client = _clients.get(spec)
+    if client is None or client.closed:
+        client = _clients[spec] = CortexClient(spec)
+    return client
+
+
+_clients: dict[DatasetSpec, CortexClient] = {}

@@ -1,0 +1,174 @@
+"""What the generated blocking classes are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import weakref
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from . import _portal
+from ._client import AsyncCortexClient
+from .errors import CortexUsageError
+from .results import Outcome, Stream
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+AHEAD = 32
+"""Outcomes of a stream that may wait for a slow reader."""
+
+
+class Twin(Generic[A]):
+    """The blocking face of an async object, which is found again in a forked child."""
+
+    _find: Callable[[], A]
+    _found: tuple[int, A]
+
+    @classmethod
+    def _of(cls, find: Callable[[], A]) -> Self:
+        twin = object.__new__(cls)
+        twin._found = _portal.generation(), find()
+        twin._find = find
+        return twin
+
+    @property
+    def _inner(self) -> A:
+        generation, inner = self._found
+        if generation != _portal.generation():
+            inner = self._find()
+            self._found = _portal.generation(), inner
+        return inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace(type(self._inner).__name__, type(self).__name__, 1)
+
+
+class ClientTwin(Twin[AsyncCortexClient]):
+    """A blocking client: it owns connections, and opens others in a forked child."""
+
+    def _own(self, inner: AsyncCortexClient) -> None:
+        self._found = _portal.generation(), _closed_in_time(inner)
+        self._find = lambda: _closed_in_time(copy.copy(inner))
+
+    def close(self) -> None:
+        """Close the connections, of all views of :meth:`at` too. A client that is left open closes by itself."""
+        _portal.run(self._inner.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> AsyncCortexClient:
+        return self._inner
+
+    def __setstate__(self, inner: AsyncCortexClient) -> None:
+        self._own(inner)
+
+
+def _closed_in_time(inner: AsyncCortexClient) -> AsyncCortexClient:
+    _portal.close_with(inner, inner._session.transport)  # noqa: SLF001 (its other face)
+    return inner
+
+
+class SyncStream(Generic[T]):
+    """Outcomes as they arrive, in bounded memory: a plain loop will do.
+
+    Leaving the loop early ends the fetching once nothing refers to the stream any more; inside ``with`` at once.
+    """
+
+    def __init__(self, stream: Stream[T], client: Twin[Any]) -> None:
+        self._client = client  # whose connections close when it is forgotten
+        self._pump = _Pump(stream)
+        self._arrived: deque[Outcome[T] | BaseException | None] = deque()
+        self._generation = _portal.generation()
+        self._ended = False
+        weakref.finalize(self, _portal.post, self._pump.cancel).atexit = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Outcome[T]:
+        if self._ended:
+            raise StopIteration
+        if self._generation != _portal.generation():
+            raise CortexUsageError("this stream belongs to the process that made it: make one here")
+        try:
+            if not self._arrived:
+                self._arrived.extend(_portal.run(self._pump.take))
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
+        outcome = self._arrived.popleft()
+        if isinstance(outcome, Outcome):
+            return outcome
+        self.close()
+        raise outcome or StopIteration
+
+    def close(self) -> None:
+        """End the fetching and wait until it has ended."""
+        if not self._ended and self._generation == _portal.generation():
+            self._ended = True
+            _portal.run(self._pump.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Pump(Generic[T]):
+    """The one task that reads a stream: task groups must be left by the task that entered them."""
+
+    def __init__(self, stream: Stream[T]) -> None:
+        self._stream = stream
+        self._task: asyncio.Task[None] | None = None
+        self._arrived: list[Outcome[T] | BaseException | None] = []
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def take(self) -> list[Outcome[T] | BaseException | None]:
+        """Everything that has arrived, at least one; the last of all is an error or None."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._read())
+        await self._news.wait()
+        self._news.clear()
+        self._room.set()
+        taken, self._arrived = self._arrived, []
+        return taken
+
+    async def _read(self) -> None:
+        end: BaseException | None = None
+        try:
+            async with self._stream as outcomes:
+                async for outcome in outcomes:
+                    self._add(outcome)
+                    if len(self._arrived) >= AHEAD:
+                        self._room.clear()
+                        await self._room.wait()
+        except Exception as error:  # noqa: BLE001 (it is raised where the stream is read)
+            end = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+        self._add(end)
+
+    def _add(self, item: Outcome[T] | BaseException | None) -> None:
+        self._arrived.append(item)
+        self._news.set()
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def aclose(self) -> None:
+        self.cancel()
+        if self._task is not None:
+            await asyncio.wait([self._task])
