@@ -113,17 +113,24 @@ class NodeTable:
     def parents(self, ids: Ids, time_ms: int) -> Ids:
         """Parent of each id at a time (inclusive); 0 where there is none."""
         node, times = self.cells.node, self.cells.time_ms
-        start = np.searchsorted(node, ids, "left")
-        low, high = start.copy(), np.searchsorted(node, ids, "right")
-        while (open_ := low < high).any():
+        if not len(node):
+            return np.zeros(len(ids), np.int64)
+        row = np.searchsorted(node, ids, "right") - 1
+        found = (row >= 0) & (node[row] == ids)
+        late = np.flatnonzero(found & (times[row] > time_ms))
+        if len(late):
+            row[late], found[late] = self._rows_before(ids[late], row[late], time_ms)
+        return np.where(found, self.cells.parent[row], 0)
+
+    def _rows_before(self, ids: Ids, last: Ids, time_ms: int) -> tuple[Ids, Bools]:
+        """The row of the newest cell until ``time_ms`` of ids whose ``last`` is too late, and whether there is one."""
+        start = np.searchsorted(self.cells.node, ids, "left")
+        low, high = start, last
+        while (low < high).any():
             middle = (low + high) // 2
-            written = open_ & (times[np.minimum(middle, len(times) - 1)] <= time_ms)
-            low = np.where(written, middle + 1, low)
-            high = np.where(open_ & ~written, middle, high)
-        parents = np.zeros(len(ids), np.int64)
-        found = low > start
-        parents[found] = self.cells.parent[low[found] - 1]
-        return parents
+            written = (low < high) & (self.cells.time_ms[middle] <= time_ms)
+            low, high = np.where(written, middle + 1, low), np.where(written, high, middle)
+        return low - 1, low > start
 
     def has_cells(self, ids: Ids) -> Bools:
         """Whether each id has a parent cell at all."""
