@@ -65,6 +65,7 @@ _HOMES = {
 __all__ = [
     "AsyncCortexClient",
     "AuthError",
+    "CortexClient",
     "CortexError",
     "CortexUsageError",
     "DatasetSpec",
@@ -80,6 +81,7 @@ __all__ = [
     "ServerRefusedError",
     "Snapshot",
     "Stream",
+    "SyncStream",
     "Timeouts",
     "TruncatedResult",
     "UnavailableError",
@@ -87,6 +89,7 @@ __all__ = [
     "__version__",
     "get_spec",
     "known_specs",
+    "load_client",
     "register",
 ]
 

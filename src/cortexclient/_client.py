@@ -349,7 +349,7 @@ class AsyncCortexClient:
         await self.aclose()
 
     def __getstate__(self) -> Session:
-        """What a copy or a pickle keeps: the settings, no connection; a pickle looks its token up where it is loaded."""
+        """The settings: a copy or a pickle has connections of its own (and a pickle looks its token up)."""
         return self._session.unopened()
 
     def __setstate__(self, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""A client of the production minnie65 (``minnie65_phase3_v1``): ``from cortexclient.datasets.minnie_prod import client``."""
+"""A client of minnie65 in production: ``from cortexclient.datasets.minnie_prod import client``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the public minnie65 (``minnie65_public``): ``from cortexclient.datasets.minnie_public import client``."""
+"""A client of the public minnie65: ``from cortexclient.datasets.minnie_public import client``."""
 
 from __future__ import annotations
 

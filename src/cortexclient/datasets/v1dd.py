@@ -1,4 +1,4 @@
-"""A client of the production V1DD (``v1dd``): ``from cortexclient.datasets.v1dd import client``."""
+"""A client of V1DD in production: ``from cortexclient.datasets.v1dd import client``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the public V1DD (``v1dd_public``): ``from cortexclient.datasets.v1dd_public import client``."""
+"""A client of the public V1DD: ``from cortexclient.datasets.v1dd_public import client``."""
 
 from __future__ import annotations
 
