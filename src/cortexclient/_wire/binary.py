@@ -6,6 +6,7 @@ import numpy as np
 
 from .._types import IdArray
 from ..errors import DecodeError
+from ..ids import INT64_MAX
 
 _WIRE = np.dtype("<u8")
 
@@ -25,7 +26,7 @@ def decode_ids(body: bytes, expect: int) -> IdArray:
     """
     if len(body) != expect * _WIRE.itemsize:
         raise DecodeError(f"{expect} ids were asked, so {expect * 8} bytes must come back, not {len(body)}")
-    ids = np.frombuffer(body, _WIRE).astype(np.int64)
-    if (ids < 0).any():
-        raise DecodeError(f"the reply holds an id above 2**63 - 1: {ids[ids < 0][0] % 2**64}")
-    return ids
+    ids = np.frombuffer(body, _WIRE)
+    if len(ids) and ids.max() > INT64_MAX:
+        raise DecodeError(f"the reply holds an id above 2**63 - 1: {ids.max()}")
+    return ids.astype(np.int64)

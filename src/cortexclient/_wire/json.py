@@ -18,8 +18,11 @@ import simdjson
 
 from .._types import BoolArray, IdArray
 from ..errors import DecodeError
+from ..ids import INT64_MAX
 
 _threads = threading.local()
+_EXACT_SECONDS = 2**53 / 1000
+"""Below this, a float holds every millisecond."""
 
 
 def encode(value: object) -> bytes:
@@ -52,12 +55,16 @@ def decode_lenient(body: bytes) -> Any:
 def decode_id_list(body: bytes, key: str, expect: int | None = None) -> IdArray:
     """``{key: [ids]}`` to (n,) int64."""
     array = _number_list(body, key, "u")
+    if len(array) and array.max() > INT64_MAX:
+        raise DecodeError(f"{key!r} holds an id above 2**63 - 1: {array.max()}")
     return _checked(array.astype(np.int64), key, expect)
 
 
 def decode_seconds(body: bytes, key: str, expect: int) -> npt.NDArray[np.int64]:
     """``{key: [seconds as floats]}`` to (n,) int64 milliseconds since the epoch (the servers keep whole ones)."""
     array = _number_list(body, key, "d")
+    if not (np.abs(array) < _EXACT_SECONDS).all():
+        raise DecodeError(f"{key!r} holds a time that no server can mean: {body[:60]!r}")
     return _checked(np.rint(array * 1000).astype(np.int64), key, expect)
 
 
@@ -74,7 +81,17 @@ def decode_id_lists(body: bytes) -> dict[int, IdArray]:
     value = decode(body)
     if not isinstance(value, Mapping):
         raise DecodeError(f"an object of id lists was promised, not {type(value).__name__}")
-    return {int(key): np.array(ids, np.int64) for key, ids in value.items()}
+    try:
+        return {int(key): _exact_ids(ids) for key, ids in value.items()}
+    except (ValueError, OverflowError) as error:
+        raise DecodeError(f"an object of id lists was promised: {body[:60]!r}") from error
+
+
+def _exact_ids(values: Any) -> IdArray:
+    # np.array makes integers of floats, booleans and digits
+    if not isinstance(values, list) or not set(map(type, values)) <= {int}:
+        raise ValueError("not a list of integers")
+    return np.array(values, np.int64)
 
 
 def _member(value: Any, key: str) -> Any:
