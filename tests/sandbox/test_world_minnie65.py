@@ -15,6 +15,7 @@ from tests.sandbox.world_checks import (
     assert_nested,
     assert_one_root_each,
     assert_points_placed,
+    level2_edges,
 )
 
 from cortexclient.sandbox.graph import NEVER
@@ -67,6 +68,15 @@ def test_neurons_have_their_real_level_2_nodes(world: World, shared_data: Path) 
     single = pl.read_parquet(shared_data / "neurons" / str(SINGLE) / "l2_attributes.parquet")["l2_id"]
     assert set(world.graph.leaves(SINGLE, 2).tolist()) == set(single.to_list())
     assert world.graph.created([SINGLE])[0] <= REAL_MS[True] < world.graph.retired([SINGLE])[0]
+
+
+def test_level_2_graphs_are_the_real_ones(world: World, shared_data: Path) -> None:
+    folder = shared_data / "neurons" / "minnie65_83"
+    l2, edges = (pl.read_parquet(folder / name) for name in ("l2.parquet", "l2_edges.parquet"))
+    for root in neuron_roots(shared_data)[:5]:
+        ids = l2.filter(pl.col("root_id") == root)["l2_id"].to_numpy()
+        pairs = np.sort(ids[edges.filter(pl.col("root_id") == root).select("a", "b").to_numpy()], axis=1)
+        assert level2_edges(world.graph, root) == set(map(tuple, pairs.tolist()))
 
 
 def test_most_neurons_were_edited_before_and_after(world: World, shared_data: Path) -> None:

@@ -10,14 +10,17 @@ import pytest
 from polars.testing import assert_frame_equal
 from tests.oracle import Oracle, oracle_cell_to_root, oracle_for, oracle_root_to_cell
 from tests.sandbox.world_checks import (
+    assert_connected,
     assert_contiguous,
     assert_in_volume,
     assert_nested,
     assert_one_root_each,
     assert_points_placed,
     assert_same_world,
+    level2_edges,
 )
 
+from cortexclient.sandbox.edits import merge, split
 from cortexclient.sandbox.graph import NEVER
 from cortexclient.sandbox.world import World
 from cortexclient.sandbox.worlds.examples_page import CELLS, ROOTS
@@ -81,6 +84,27 @@ def test_a_node_that_skips_no_layer_has_several_children(world: World) -> None:
     inner = nodes[(graph.layout.layer(nodes) > 2) & (graph.layout.layer(nodes) < graph.layout.n_layers)]
     _, owner = graph.children_of(inner)
     assert (np.bincount(owner) >= 2).all()
+
+
+def test_every_object_is_connected(world: World) -> None:
+    for root in world.graph.root_ids()[::10].tolist():
+        assert_connected(world.graph, root)
+
+
+def test_a_cell_can_be_edited_further() -> None:
+    """The edges are those of the tree: a branch that is split off and merged again leaves a consistent graph."""
+    graph = World.synthesize(nuclei=60, edits=100).graph
+    now = max(o.time_ms for o in graph.operations.values()) + 1_000
+    current = graph.root_ids()[graph.retired(graph.root_ids()) == NEVER]
+    edges = {root: sorted(level2_edges(graph, root)) for root in current.tolist()}
+    joints = [pairs[-1] for pairs in edges.values() if len(pairs) > 2][:10]
+    for number, joint in enumerate(joints):
+        a, b = (int(graph.leaves(node)[0]) for node in joint)
+        split(graph, [a], [b], user="1", time_ms=now + 1_000 * number)
+        merge(graph, a, b, user="1", time_ms=now + 1_000 * number + 500)
+    assert len(joints) == 10
+    assert_one_root_each(graph, [now + 500, now + 10_000])
+    assert_contiguous(graph)
 
 
 def test_operations_are_numbered_in_time_and_roots_are_not(world: World) -> None:

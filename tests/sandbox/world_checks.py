@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 from cortexclient.sandbox.graph import Graph
 from cortexclient.sandbox.tables import to_us
 from cortexclient.sandbox.world import World
+from cortexclient.sandbox.worlds.forest import components
 
 
 def assert_one_root_each(graph: Graph, times: Iterable[int]) -> None:
@@ -68,6 +69,22 @@ def assert_points_placed(world: World) -> None:
             supervoxels = rows[f"{point}_supervoxel_id"].to_numpy()
             assert np.array_equal(layout.chunk_at(voxels.astype(np.int64)), layout.chunk(supervoxels))
             assert world.graph.exists(supervoxels).all()
+
+
+def level2_edges(graph: Graph, root: int) -> set[tuple[int, int]]:
+    """Pairs of level-2 nodes of a root that supervoxel edges join, by the raw edges and cells."""
+    supervoxels = graph.leaves(root)
+    inside = np.isin(graph.edges.a, supervoxels) & np.isin(graph.edges.b, supervoxels)
+    time = int(graph.created([root])[0])
+    a, b = (graph.parents(ends[inside], time) for ends in (graph.edges.a, graph.edges.b))
+    return {(min(pair), max(pair)) for pair in zip(a.tolist(), b.tolist(), strict=True) if pair[0] != pair[1]}
+
+
+def assert_connected(graph: Graph, root: int) -> None:
+    """The level-2 graph of a root is in one piece."""
+    nodes = graph.leaves(root, 2)
+    ends = np.searchsorted(nodes, np.array(sorted(level2_edges(graph, root)), np.int64).reshape(-1, 2))
+    assert not components(len(nodes), ends[:, 0], ends[:, 1]).any()
 
 
 def assert_same_world(a: World, b: World) -> None:
