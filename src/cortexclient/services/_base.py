@@ -16,7 +16,7 @@ from .._wire import endpoints, json
 from .._wire.endpoints import Endpoint
 from ..config import Limits
 from ..datasets.spec import DatasetSpec
-from ..errors import CortexUsageError, NotFoundError
+from ..errors import CortexUsageError, NotFoundError, ServerRefusedError
 
 SERVER_VARIABLE = "CORTEXCLIENT_SERVER"
 MINUTES = 60.0
@@ -87,7 +87,13 @@ class Session:
 
         async def load() -> Mapping[str, Any]:
             self.transport.trust(server)
-            reply = await self.transport.send(endpoints.DATASTACK, server, path={"datastack": datastack})
+            try:
+                reply = await self.transport.send(endpoints.DATASTACK, server, path={"datastack": datastack})
+            except ServerRefusedError as error:
+                if "table_id" not in error.detail:  # how the login layer says that it knows no such datastack
+                    raise
+                text = f"{server} has no datastack {datastack!r}; client.info.get_datastacks() lists what there is"
+                raise NotFoundError(text, endpoint=error.endpoint) from error
             return dict(json.decode(reply.body))
 
         record: Mapping[str, Any] = await self.cache.get(("record", server, datastack), load, ttl=5 * MINUTES)

@@ -1,0 +1,87 @@
+"""One sandbox for all service tests, and a client of either flavour: each test is written once, as an async one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from cortexclient import AsyncCortexClient, CortexClient, SyncStream
+from cortexclient._twin import Twin
+from cortexclient.sandbox import Sandbox, World
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox of the default world. It is shared: whoever edits the world makes one of their own."""
+    with Sandbox(World.default()) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def world(sandbox: Sandbox) -> World:
+    return sandbox.world
+
+
+@pytest.fixture(params=["async", "sync"])
+def flavour(request: pytest.FixtureRequest) -> str:
+    """Which of the two clients the test is about."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def client(flavour: str, sandbox: Sandbox) -> AsyncIterator[AsyncCortexClient]:
+    """A client of the sandbox; the blocking one is dressed up as the asynchronous one."""
+    async with client_of(flavour, sandbox) as client:
+        yield client
+
+
+def client_of(flavour: str, sandbox: Sandbox, **settings: Any) -> AsyncCortexClient:
+    """A client of any sandbox with any settings, in either flavour."""
+    made = {"async": AsyncCortexClient, "sync": CortexClient}[flavour]
+    return dressed(made(sandbox.spec, **{"token": sandbox.token} | settings))
+
+
+def dressed(value: Any) -> Any:
+    """Something of the blocking client, as the asynchronous one has it; anything else as it is."""
+    return Dressed(value) if isinstance(value, Twin | SyncStream) else value
+
+
+class Dressed:
+    """A blocking object that is used like its asynchronous twin: what blocks runs in a worker thread."""
+
+    def __init__(self, blocking: Any) -> None:
+        self._blocking = blocking
+
+    def __getattr__(self, name: str) -> Any:
+        original = inspect.getattr_static(type(self._blocking._inner), name)
+        value = getattr(self._blocking, "close" if name == "aclose" else name)
+        if inspect.iscoroutinefunction(original):
+            return lambda *args, **kwargs: anyio.to_thread.run_sync(functools.partial(value, *args, **kwargs))
+        if isinstance(original, property):
+            return dressed(value)
+        return lambda *args, **kwargs: dressed(value(*args, **kwargs))
+
+    def __repr__(self) -> str:
+        return repr(self._blocking)
+
+    async def __aenter__(self) -> Any:
+        self._blocking.__enter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await anyio.to_thread.run_sync(self._blocking.__exit__, *error)
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        end = object()
+        outcome = await anyio.to_thread.run_sync(next, self._blocking, end)
+        if outcome is end:
+            raise StopAsyncIteration
+        return outcome
