@@ -37,6 +37,13 @@ class Annotations:
     filterable: bool
     """Whether single rows can be asked for by their age: a merged version has no ``created`` column, a live query
     costs the same whether it returns one row or all."""
+    tables: frozenset[str] | None = None
+    """What the version holds (one from before a table was made does not); None: whatever there is."""
+
+    @property
+    def holds_mains(self) -> bool:
+        """Whether the main table is among the tables."""
+        return self.tables is None or self._main_table() in self.tables
 
     @property
     def time_ms(self) -> int:
@@ -45,7 +52,7 @@ class Annotations:
 
     async def backups(self) -> pl.DataFrame:
         """All rows of all backup tables (some thousands, kept)."""
-        names = self.session.spec.backup_tables
+        names = [name for name in self.session.spec.backup_tables if self.tables is None or name in self.tables]
         parts = await fan_out(names, lambda name: self._whole(name, "target_id"), max(len(names), 1))
         return pl.concat([pl.DataFrame(schema=ROWS), *parts])
 

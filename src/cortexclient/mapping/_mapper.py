@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from .._fanout import running, together
+from .._fanout import fan_out, running, together
 from .._types import IdArray, Ids, When
+from ..errors import NotFoundError
 from ..ids import as_ids, layer_of, unique_ids
 from ..progress import ProgressLike, Reporter
 from ..services._base import Session, check_aware
@@ -55,8 +56,8 @@ class IdMapper:
         asked = as_ids(root_ids, "root_ids")
         unique, inverse = unique_ids(asked)
         with running(timeout, progress, len(unique)) as reporter:
-            reference, frozen = await self._reference(version, timestamp, live)
-            answers = await self._answers(unique, [reference, *frozen], reporter)
+            reference = await self._reference(version, timestamp, live)
+            answers = await self._answers(unique, reference, reporter)
         rows = pl.DataFrame({"root": unique}, schema={"root": pl.Int64}).join(answers, on="root", how="left")
         return _framed(rows[inverse], asked, ("root", "cell"), reference, detail)
 
@@ -75,42 +76,50 @@ class IdMapper:
         asked = as_ids(cell_ids, "cell_ids")
         unique, inverse = unique_ids(asked)
         with running(timeout, progress, len(unique)) as reporter:
-            reference, _ = await self._reference(version, timestamp if live else None, live)
+            reference = await self._reference(version, timestamp if live else None, live)
             moved = timestamp if not live else None
             answers = await self._roots_of(unique, reference, moved)
             reporter.add(len(unique))
         rows = pl.DataFrame({"cell": unique}, schema={"cell": pl.Int64}).join(answers, on="cell", how="left")
         return _framed(rows[inverse], asked, ("cell", "root"), reference, detail)
 
-    async def _reference(
-        self, version: int | None, timestamp: When | None, live: bool
-    ) -> tuple[Annotations, list[Annotations]]:
-        """The annotations that answer, and those of older versions that may help, newest first."""
-        if live or timestamp is not None:
+    async def _reference(self, version: int | None, timestamp: When | None, live: bool) -> Annotations:
+        """The annotations that answer."""
+        pinned = self._session.version is not None or version is not None
+        if live or timestamp is not None or (self._session.timestamp is not None and not pinned):
             when = (await self._session.snapshot(timestamp)).timestamp
-            reference = Annotations(self._session, self._materialize, when, None, filterable=False)
-        else:
-            if version is None and self._session.version is None and self._session.timestamp is not None:
-                return await self._reference(None, self._session.timestamp, live=True)
-            item = await self._materialize.get_version_metadata(version)
-            reference = self._of_version(item)
-        valid = await self._materialize.get_versions_metadata()
-        others = [self._of_version(item) for item in valid if seconds_left(item) > SAFE_SECONDS]
-        older = [item for item in others if item.time < reference.time and item.version != reference.version]
-        return reference, sorted(older, key=lambda item: item.time, reverse=True)
+            return Annotations(self._session, self._materialize, when, None, filterable=False)
+        item = await self._materialize.get_version_metadata(version)
+        if not item["valid"]:
+            raise NotFoundError(
+                f"{self._session.spec.datastack} version {item['version']} is expired: its rows are gone; "
+                "client.materialize.get_versions() lists those that can be queried"
+            )
+        return await self._of_version(item)
 
-    def _of_version(self, item: dict[str, object]) -> Annotations:
+    async def _older(self, reference: Annotations) -> list[Annotations]:
+        """The annotations of older versions that may help, newest first."""
+        valid = [
+            item
+            for item in await self._materialize.get_versions_metadata()
+            if item["time_stamp"] < reference.time and seconds_left(item) > SAFE_SECONDS
+        ]
+        older = await fan_out(valid, self._of_version, workers=max(len(valid), 1))
+        return sorted((one for one in older if one.holds_mains), key=lambda one: one.time, reverse=True)
+
+    async def _of_version(self, item: dict[str, Any]) -> Annotations:
         return Annotations(
             self._session,
             self._materialize,
-            item["time_stamp"],  # type: ignore[arg-type]
-            item["version"],  # type: ignore[arg-type]
+            item["time_stamp"],
+            item["version"],
             filterable=not item["is_merged"],
+            tables=frozenset(await self._materialize.get_tables(item["version"])),
         )
 
-    async def _answers(self, roots: IdArray, annotations: list[Annotations], reporter: Reporter) -> pl.DataFrame:
+    async def _answers(self, roots: IdArray, reference: Annotations, reporter: Reporter) -> pl.DataFrame:
         """Answer from what earlier calls found, and search for the rest."""
-        known = await self._known(annotations[0])
+        known = await self._known(reference)
         answers = known.of(roots)
         fresh = np.setdiff1d(roots, answers["root"].to_numpy())
         reporter.add(len(answers))
@@ -120,7 +129,8 @@ class IdMapper:
         is_root = layer_of(fresh) == top
         found = without_cell(fresh[~is_root], "invalid")
         if is_root.any():
-            found = pl.concat([found, await RootSearch(self._graph, annotations).answer(fresh[is_root], reporter)])
+            search = RootSearch(self._graph, [reference, *await self._older(reference)])
+            found = pl.concat([found, await search.answer(fresh[is_root], reporter)])
         known.add(found)
         return pl.concat([answers, found])
 

@@ -1,0 +1,201 @@
+"""When two answers are the same.
+
+Everything that is *not* compared is named here, and nothing else is let go:
+
+- ids: the peers give uint64, lists, or Python integers, this package int64. Both are made int64, exactly.
+- order: where a docstring promises the order of the input, it is compared. Elsewhere (leaves, children, lineages, names,
+  rows of a table) both sides are sorted first.
+- times: arrays of datetimes, datetimes with pytz's UTC and a DatetimeIndex are made int64 microseconds.
+- frames: an Arrow column is nullable in the peers' frames (``Int64``, ``boolean``, ``string``) and plain here where
+  nothing is missing; values and gaps are compared, column names and their order too.
+- a version that never expires: caveclient writes the last instant that pandas knows, this package None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+
+def ids(values: Any) -> npt.NDArray[np.int64]:
+    """int64, without ever passing through floats."""
+    array = np.atleast_1d(np.asarray(values))
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    assert array.dtype.kind in "iu", f"ids of type {array.dtype}"
+    return array.astype(np.int64)
+
+
+def microseconds(values: Any) -> npt.NDArray[np.int64]:
+    index = pd.DatetimeIndex(pd.to_datetime(np.atleast_1d(np.asarray(values, dtype=object)), utc=True))
+    return index.as_unit("us").asi8
+
+
+def same(ours: Any, theirs: Any) -> None:
+    """Equal as they are; arrays and tuples count as lists."""
+    assert _plain(ours) == _plain(theirs)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def same_ids(ours: Any, theirs: Any) -> None:
+    """The same ids in the same order."""
+    assert np.asarray(ours).dtype == np.int64 or isinstance(ours, int)
+    assert ids(ours).tolist() == ids(theirs).tolist()
+
+
+def same_id_set(ours: Any, theirs: Any) -> None:
+    """The same ids, each as often; in any order."""
+    assert np.asarray(ours).dtype == np.int64
+    assert sorted(ids(ours).tolist()) == sorted(ids(theirs).tolist())
+
+
+def same_id_sets(ours: Mapping[int, Any], theirs: Mapping[int, Any]) -> None:
+    """The same sets of ids under the same ids."""
+    assert _sets(ours) == _sets(theirs)
+
+
+def _sets(lists: Mapping[int, Any]) -> dict[int, list[int]]:
+    return {int(key): sorted(ids(values).tolist()) for key, values in lists.items()}
+
+
+def same_flags(ours: Any, theirs: Any) -> None:
+    assert ours.dtype == np.bool_
+    assert ours.tolist() == np.asarray(theirs, bool).tolist()
+
+
+def same_times(ours: Any, theirs: Any) -> None:
+    assert microseconds(ours).tolist() == microseconds(theirs).tolist()
+
+
+def same_times_but_now(ours: Any, theirs: Any) -> None:
+    """What is current is so until now, and the two were not asked at the same moment."""
+    apart = np.abs(microseconds(ours) - microseconds(theirs))
+    now = microseconds([datetime.now().astimezone()])
+    assert ((apart == 0) | ((apart < 60e6) & (now - microseconds(ours) < 120e6))).all()
+
+
+def same_lifetimes(ours: pd.DataFrame, theirs: Mapping[str, Any]) -> None:
+    """``theirs``: start and end of each root, end None where it is current."""
+    assert microseconds(ours["start"]).tolist() == microseconds(theirs["start"]).tolist()
+    ends = [None if pd.isna(end) else int(microseconds([end])[0]) for end in ours["end"]]
+    assert ends == [None if end is None else int(microseconds([end])[0]) for end in theirs["end"]]
+    assert ours["is_latest"].to_list() == [end is None for end in ends]
+
+
+def same_lineage(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """The same nodes with all their attributes, and the same links."""
+    assert {node["id"]: node for node in ours["nodes"]} == {node["id"]: node for node in theirs["nodes"]}
+    assert _links(ours) == _links(theirs)
+    assert {key: ours[key] for key in ("directed", "multigraph", "graph")} == {
+        key: theirs[key] for key in ("directed", "multigraph", "graph")
+    }
+
+
+def _links(graph: Mapping[str, Any]) -> list[tuple[int, int]]:
+    return sorted({(link["source"], link["target"]) for link in graph["links"]})
+
+
+def same_shares(ours: pd.DataFrame, theirs: Mapping[int, float]) -> None:
+    """The same roots with the same shares, largest first."""
+    found = ours["fraction"].to_dict()
+    assert found == pytest_approx(theirs)
+    assert ours["fraction"].is_monotonic_decreasing
+    assert ours.index.dtype == np.int64
+
+
+def pytest_approx(shares: Mapping[int, float]) -> Any:
+    import pytest
+
+    return pytest.approx({int(root): float(share) for root, share in shares.items()})
+
+
+def same_names(ours: list[str], theirs: Any) -> None:
+    """``theirs`` in any order, or as the keys of a mapping."""
+    assert ours == sorted(theirs)
+
+
+def same_values(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Lists under names, in any order; nulls count."""
+    assert {key: sorted(map(str, values)) for key, values in ours.items()} == {
+        key: sorted(map(str, values)) for key, values in theirs.items()
+    }
+
+
+def same_record(ours: Any, theirs: Any) -> None:
+    """One record, or a list of them in any order: times by instant, resolutions as one list."""
+    if isinstance(ours, list):
+        assert sorted(map(_record, ours), key=repr) == sorted(map(_record, theirs), key=repr)
+    else:
+        assert _record(ours) == _record(theirs)
+
+
+def _record(record: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {key: _instant(value) for key, value in record.items()}
+    axes = [flat.pop(f"voxel_resolution_{axis}", None) for axis in "xyz"]
+    flat.setdefault("voxel_resolution", axes)
+    if flat["voxel_resolution"] == [None, None, None]:
+        del flat["voxel_resolution"]
+    return dict(sorted(flat.items()))
+
+
+def _instant(value: Any) -> Any:
+    if not isinstance(value, datetime):
+        return value
+    return None if value.year == pd.Timestamp.max.year else int(microseconds([value])[0])
+
+
+def same_rows(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    """The same columns in the same order, and the same rows in any order."""
+    assert list(ours.columns) == list(theirs.columns)
+    assert _rows(ours) == _rows(theirs)
+    resolution = theirs.attrs.get("dataframe_resolution")
+    if resolution is not None:
+        assert ours.attrs["dataframe_resolution"] == [float(value) for value in resolution.split(",")]
+
+
+def _rows(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
+    columns = [[_cell(value) for value in frame[name].astype(object)] for name in frame.columns]
+    return sorted(zip(*columns, strict=True), key=repr)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return tuple(value.tolist())
+    if isinstance(value, datetime):
+        return None if pd.isna(value) else int(microseconds([value])[0])
+    if value is None or value is pd.NA or value is pd.NaT or value != value:
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def same_selection(ours: Any, theirs: pd.DataFrame) -> None:
+    """An Arrow table against a frame with at least its columns."""
+    frame = ours.to_pandas(ignore_metadata=True)
+    assert _rows(frame) == _rows(theirs[list(frame.columns)])
+
+
+def same_count(ours: int, theirs: Any) -> None:
+    """``theirs`` perhaps as a frame of one number."""
+    assert ours == (int(theirs["count"].iloc[0]) if isinstance(theirs, pd.DataFrame) else int(theirs))
+
+
+def same_translation(ours: pd.DataFrame, theirs: Mapping[int, int]) -> None:
+    """Ids to ids: ``theirs`` may lack ids, of which nothing is then said."""
+    (column,) = ours.columns
+    assert ours[column].dtype == np.int64
+    found = dict(zip(ours.index.tolist(), ours[column].tolist(), strict=True))
+    assert {key: found[key] for key in theirs} == dict(theirs)

@@ -1,0 +1,52 @@
+"""The unmodified peers, pointed at a sandbox."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+from cortexclient.sandbox import Sandbox
+
+
+def imported(name: str) -> Any:
+    """A peer's module; skips where the peer is not installed. What it warns of at import is not ours to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(name, reason=f"{name.partition('.')[0]} is the referee of these tests")
+
+
+class Peers:
+    """caveclient and cortical-tools for one sandbox, one client for each version they are pinned to."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._caves: dict[int | None, Any] = {}
+        # caveclient keeps these records by datastack and version alone, whatever server they came from
+        materialize = imported("caveclient.materializationengine").MaterializationClient
+        materialize.get_tables_metadata.__wrapped__.cache.clear()
+
+    def cave(self, version: int | None = None) -> Any:
+        """A CAVEclient."""
+        if version not in self._caves:
+            caveclient = imported("caveclient")
+            self._caves[version] = caveclient.CAVEclient(
+                self._sandbox.spec.datastack,
+                server_address=self._sandbox.url,
+                auth_token=self._sandbox.token,
+                version=version,
+                write_server_cache=False,
+            )
+        return self._caves[version]
+
+    def cortical(self, version: int | None = None) -> Any:
+        """A DatasetClient of cortical-tools."""
+        common = imported("cortical_tools.common")
+        spec = self._sandbox.spec
+        return common.DatasetClient(
+            caveclient=self.cave(version),
+            cell_id_lookup_view=spec.cell_id_view,
+            root_id_lookup_main_table=spec.nucleus_table,
+            root_id_lookup_alt_tables=list(spec.backup_tables),
+        )
