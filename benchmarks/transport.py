@@ -3,41 +3,40 @@
 Variants take turns, so that whatever else the machine does hits both; figures are medians over rounds. The bound of
 ``c`` requests in flight with a delay of ``d`` is ``c / d`` requests a second.
 
-    python benchmarks/transport.py [--rounds 7] [--requests 3000]
+    python -m benchmarks.transport [--rounds 15] [--requests 1000]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from typing import Any
 
 import httpx
-import small_server
+from httpx_aiohttp import AiohttpTransport
 
 from cortexclient._transport import Transport
-from cortexclient._transport.clients import pooled_client
 from cortexclient._wire.endpoints import ROOTS_BINARY
 from cortexclient.config import Limits
 
-RESULTS = Path(__file__).parent / "results" / "transport.json"
+from . import small_server
+from .report import keep
+
 DELAY = 0.02
 BODY = bytes(64)
 PATH = {"table": "minnie3_v1"}
 QUERY = {"timestamp": "1709294400.123456"}
+GOALS = "of_bound >= 0.85 at 16, of_bare >= 0.80 at 64, added_cpu_ms <= 0.15"
 Ask = Callable[[], Awaitable[object]]
 
 
 def bare(client: httpx.AsyncClient, origin: str) -> Ask:
     """The least that httpx can do: a prebuilt request, the body read whole."""
     url = httpx.URL(f"{origin}/segmentation/api/v1/table/minnie3_v1/roots_binary?timestamp=1709294400.123456")
-    headers = httpx.Headers(
-        {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "bare", "Authorization": "Bearer x"}
-    )
+    headers = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "bare", "Authorization": "x"})
     extensions = {"timeout": {"connect": 10.0, "read": 120.0, "write": 60.0, "pool": None}}
 
     async def ask() -> object:
@@ -47,6 +46,8 @@ def bare(client: httpx.AsyncClient, origin: str) -> Ask:
 
 
 def ours(transport: Transport, origin: str) -> Ask:
+    """The whole way: gate, retry policy, request, checks, reply."""
+
     async def ask() -> object:
         return await transport.send(ROOTS_BINARY, origin, path=PATH, query=QUERY, body=BODY)
 
@@ -66,8 +67,10 @@ async def measure(ask: Ask, requests: int, in_flight: int) -> tuple[float, float
     return requests / (time.perf_counter() - wall), (time.process_time() - cpu) / requests * 1e3
 
 
-async def compare(origin: str, in_flight: int, rounds: int, requests: int) -> dict[str, float]:
-    client = pooled_client()
+async def compare(origin: str, in_flight: int, rounds: int, requests: int) -> dict[str, Any]:
+    """One row of the table."""
+    limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
+    client = httpx.AsyncClient(transport=AiohttpTransport(limits=limits))
     transport = Transport(limits=Limits(in_flight=in_flight))
     variants = {"bare": bare(client, origin), "ours": ours(transport, origin)}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
@@ -78,33 +81,32 @@ async def compare(origin: str, in_flight: int, rounds: int, requests: int) -> di
             found[name].append(await measure(variants[name], requests, in_flight))
     await client.aclose()
     await transport.aclose()
-    bound = in_flight / DELAY
-    result = {"in_flight": in_flight, "bound_per_s": bound, "peak_in_flight": transport.stats.peak["chunkedgraph"]}
-    for name, pairs in found.items():
-        result[f"{name}_per_s"] = statistics.median(rate for rate, _ in pairs)
-        result[f"{name}_cpu_ms"] = statistics.median(cpu for _, cpu in pairs)
-    result["share_of_bound"] = result["ours_per_s"] / bound
-    result["share_of_bare"] = statistics.median(
-        mine / theirs for (mine, _), (theirs, _) in zip(found["ours"], found["bare"], strict=True)
-    )
-    result["added_cpu_ms"] = statistics.median(
-        mine - theirs for (_, mine), (_, theirs) in zip(found["ours"], found["bare"], strict=True)
-    )
-    return {name: round(value, 4) for name, value in result.items()}
+    pairs = list(zip(found["ours"], found["bare"], strict=True))
+    rate = statistics.median(mine for mine, _ in found["ours"])
+    return {
+        "in_flight": in_flight,
+        "peak_in_flight": transport.stats.peak["chunkedgraph"],
+        "bare_per_s": statistics.median(theirs for theirs, _ in found["bare"]),
+        "ours_per_s": rate,
+        "of_bound": rate * DELAY / in_flight,
+        "of_bare": statistics.median(mine / theirs for (mine, _), (theirs, _) in pairs),
+        "bare_cpu_ms": statistics.median(cpu for _, cpu in found["bare"]),
+        "ours_cpu_ms": statistics.median(cpu for _, cpu in found["ours"]),
+        "added_cpu_ms": statistics.median(mine - theirs for (_, mine), (_, theirs) in pairs),
+    }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--requests", type=int, default=3000)
-    options = parser.parse_args()
+def run(rounds: int = 15, requests: int = 1000) -> None:
+    """Measure at the default limit of a service and at that of object stores."""
     with small_server.running(DELAY) as origin:
-        results = [asyncio.run(compare(origin, c, options.rounds, options.requests)) for c in (16, 64)]
-    for result in results:
-        print(json.dumps(result, indent=1))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"delay_s": DELAY, "rounds": options.rounds, "results": results}, indent=1) + "\n")
+        rows = [asyncio.run(compare(origin, in_flight, rounds, requests)) for in_flight in (16, 64)]
+    setting = {"delay_s": DELAY, "rounds": rounds, "requests": requests, "goals": GOALS}
+    keep("transport", "small requests", setting, rows)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--requests", type=int, default=1000)
+    options = parser.parse_args()
+    run(options.rounds, options.requests)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from dataclasses import dataclass
 
 import httpx
@@ -63,7 +62,7 @@ class Engine:
             gate = self._gates[service] = Gate(self._limits.of(service))
         async with gate:
             self._stats.peak[service] = gate.peak
-            return await self._retrier(functools.partial(self._attempt, gate, call), call.asked)
+            return await self._retrier(call.asked, self._attempt, gate, call)
 
     async def aclose(self) -> None:
         """End what is under way, and close the connections that were made here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import tenacity
 
@@ -13,6 +13,7 @@ from ..config import RetryPolicy
 from ..errors import CortexError, CortexUsageError, DeadlineExceeded, RateLimited
 from .failures import Asked, Failure
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -36,8 +37,8 @@ class Retrier:
             reraise=True,
         )
 
-    async def __call__(self, attempt: Callable[[], Awaitable[T]], asked: Asked) -> T:
-        """The first good answer of ``attempt``.
+    async def __call__(self, asked: Asked, attempt: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The first good answer of ``attempt(*args, **kwargs)``.
 
         Raises
         ------
@@ -49,7 +50,7 @@ class Retrier:
         self._running.add(scope)
         try:
             async with scope:
-                answer: T = await retrying(attempt)
+                answer: T = await retrying(attempt, *args, **kwargs)
                 return answer
         except Failure as failure:
             error: CortexError = failure.error
