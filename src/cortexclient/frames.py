@@ -37,8 +37,11 @@ def to_pandas(table: pa.Table, split_positions: bool = True) -> pd.DataFrame:
     import pyarrow as pa
 
     nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
-    with_nulls = {field.type for field in table.schema if table.column(field.name).null_count}
-    frame: pd.DataFrame = table.to_pandas(types_mapper={t: d for t, d in nullable.items() if t in with_nulls}.get)
+    frame: pd.DataFrame = table.to_pandas()
+    for field in table.schema:
+        column = table.column(field.name)
+        if column.null_count and field.type in nullable:
+            frame[field.name] = column.to_pandas(types_mapper=nullable.get)
     if split_positions:
         return frame
     for stem in position_stems(list(frame.columns)):
