@@ -1,4 +1,4 @@
-"""One sandbox for all service tests, and a client of either flavour: each test is written once, as an async one."""
+"""A world, servers and clients for all service tests: each test is written once, as an asynchronous one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ from cortexclient.sandbox import Sandbox, World
 
 
 @pytest.fixture(scope="session")
-def sandbox() -> Iterator[Sandbox]:
-    """A sandbox of the default world. It is shared: whoever edits the world makes one of their own."""
-    with Sandbox(World.default()) as sandbox:
-        yield sandbox
+def world() -> World:
+    """The default world. It is shared: whoever edits one makes one of their own."""
+    return World.default()
 
 
 @pytest.fixture(scope="session")
-def world(sandbox: Sandbox) -> World:
-    return sandbox.world
+def sandboxes(world: World) -> Iterator[dict[str, Sandbox]]:
+    """The servers of each flavour's tests: one as the real ones are, defects included, one with those repaired."""
+    with Sandbox(world, strict=True) as strict, Sandbox(world) as repaired:
+        yield {"async": strict, "sync": repaired}
 
 
 @pytest.fixture(params=["async", "sync"])
 def flavour(request: pytest.FixtureRequest) -> str:
     """Which of the two clients the test is about."""
     return str(request.param)
+
+
+@pytest.fixture
+def sandbox(flavour: str, sandboxes: dict[str, Sandbox]) -> Sandbox:
+    return sandboxes[flavour]
 
 
 @pytest.fixture
@@ -73,7 +79,7 @@ class Dressed:
         self._blocking.__enter__()
         return self
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await anyio.to_thread.run_sync(self._blocking.__exit__, *error)
 
     def __aiter__(self) -> Any:

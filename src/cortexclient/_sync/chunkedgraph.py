@@ -131,12 +131,13 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
     def get_past_ids(
         self, root_ids: Ids, timestamp_past: When, *, progress: ProgressLike = None, timeout: float | None = None
     ) -> dict[int, IdArray]:
-        """List, for each root, the roots at a past instant that it has supervoxels of.
+        """List, for each root, the roots of a past instant that it descends from.
 
         Returns
         -------
         dict of (m,) int64
-            One entry for each distinct id, in the order of the input; the id itself where it was current already.
+            One entry for each distinct id, in the order of the input; the id itself where it was current already. An
+            ancestor need not share supervoxels with its descendant: what they shared may have been split off between.
         """
         return _portal.run(self._inner.get_past_ids, root_ids, timestamp_past, progress=progress, timeout=timeout)
 

@@ -88,7 +88,7 @@ class History(Lookups, Structure):
             reply = await self._session.send(
                 endpoints.LINEAGE_GRAPH, query=query, body=json.encode({"root_ids": chunk}), ids=chunk
             )
-        except ServerError as error:
+        except (ServerError, NotFoundError) as error:
             missing = await self._unknown(chunk)
             if not len(missing):
                 raise
@@ -203,12 +203,13 @@ class History(Lookups, Structure):
     async def get_past_ids(
         self, root_ids: Ids, timestamp_past: When, *, progress: ProgressLike = None, timeout: float | None = None
     ) -> dict[int, IdArray]:
-        """List, for each root, the roots at a past instant that it has supervoxels of.
+        """List, for each root, the roots of a past instant that it descends from.
 
         Returns
         -------
         dict of (m,) int64
-            One entry for each distinct id, in the order of the input; the id itself where it was current already.
+            One entry for each distinct id, in the order of the input; the id itself where it was current already. An
+            ancestor need not share supervoxels with its descendant: what they shared may have been split off between.
         """
         asked = as_ids(root_ids, "root_ids")
         unique, _ = unique_ids(asked)

@@ -10,7 +10,7 @@ from ..._fanout import fan_out, running
 from ..._types import IdArray, Ids, When
 from ..._wire import endpoints, json
 from ..._wire.endpoints import Endpoint
-from ...errors import NotFoundError, ServerError
+from ...errors import CortexError, NotFoundError, ServerError
 from ...ids import as_ids, batches, unique_ids
 from ...progress import ProgressLike
 from .._base import check_aware, epoch
@@ -88,7 +88,7 @@ class Logs(Lookups):
                 query = {"filtered": str(filtered)}
                 try:
                     reply = await self._session.send(endpoints.TABULAR_CHANGE_LOG, query=query, body=body, ids=chunk)
-                except ServerError as error:
+                except (ServerError, NotFoundError) as error:
                     await self._blame(chunk, error, endpoints.TABULAR_CHANGE_LOG)
                     raise
                 reporter.add(len(chunk))
@@ -190,12 +190,12 @@ class Logs(Lookups):
         one = as_ids(root_id, "root_id")
         try:
             reply = await self._session.send(endpoint, {"id": int(one[0])}, query=query, ids=one)
-        except ServerError as error:
+        except (ServerError, NotFoundError) as error:
             await self._blame(one, error, endpoint)
             raise
         return json.decode(reply.body)
 
-    async def _blame(self, ids: IdArray, error: ServerError, endpoint: Endpoint) -> None:
+    async def _blame(self, ids: IdArray, error: CortexError, endpoint: Endpoint) -> None:
         """Raise a better error if some ids are no roots: the service answers those with a bare 500."""
         missing = await self._unknown(ids)
         if len(missing):

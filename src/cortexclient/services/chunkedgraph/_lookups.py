@@ -234,7 +234,7 @@ class Lookups(GraphService):
                 endpoints.ROOT_TIMESTAMPS, query=query, body=json.encode({"node_ids": chunk}), ids=chunk
             )
             return json.decode_seconds(reply.body, "timestamp", len(chunk))
-        except (ServerError, DecodeError) as error:
+        except (ServerError, NotFoundError, DecodeError) as error:
             # one unknown id makes the whole batch a 500; only unknown ones, a short list: find out which they are
             missing = await self._unknown(chunk)
             if not len(missing):
