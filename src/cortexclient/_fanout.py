@@ -25,7 +25,7 @@ from .results import Outcome, Results, Stream
 T = TypeVar("T")
 R = TypeVar("R")
 
-SMALLEST_BATCH = 500
+SMALLEST_BATCH = 1_000
 """Splitting fewer ids than this over more workers saves less time than the extra request costs."""
 
 

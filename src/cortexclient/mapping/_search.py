@@ -115,21 +115,34 @@ class RootSearch:
         return pl.concat(await together(lambda: self._rows(at, roots), lambda: self._late_rows(at, roots)))
 
     async def _late(self, version: Annotations) -> pl.DataFrame:
-        reference = self._reference
-        if version is reference:
+        """Reference points that the version does not hold, on their roots at its instant."""
+        if version is self._reference:
             return pl.DataFrame(schema=ROWS)
 
         async def load() -> pl.DataFrame:
-            if reference.filterable:
-                mains = await reference.mains_since(version.time)
-            else:
-                mains = (await reference.mains()).join(await version.mains(), on="supervoxel", how="anti")
-            backups = (await reference.backups()).join(await version.backups(), on="supervoxel", how="anti")
-            late = pl.concat([mains, backups]).filter(pl.col("supervoxel") != 0)
-            roots = await self._graph.get_roots(late["supervoxel"].to_numpy(), version.time)
-            return late.with_columns(pl.Series("root", roots, pl.Int64))
+            late = (await self._recent()).join(await version.backups(), on=["cell", "supervoxel"], how="anti")
+            # a root that was there already has not changed since: only younger ones need a look-up
+            moved = late["born"] > version.time_ms
+            roots = late["root"].to_numpy().copy()
+            roots[moved] = await self._graph.get_roots(late["supervoxel"].to_numpy()[moved], version.time)
+            return late.select("cell", "supervoxel", pl.Series("root", roots, pl.Int64))
 
-        return await reference.kept(("late", version.time), load)
+        return await self._reference.kept(("late", version.time), load)
+
+    async def _recent(self) -> pl.DataFrame:
+        """Reference points that some version may lack, and when (``born``, ms) their roots came to be."""
+        reference, oldest = self._reference, self._versions[min(self._versions)]
+
+        async def load() -> pl.DataFrame:
+            if reference.filterable:
+                mains = await reference.mains_since(oldest.time)
+            else:
+                mains = (await reference.mains()).join(await oldest.mains(), on=["cell", "supervoxel"], how="anti")
+            points = pl.concat([mains, await reference.backups()]).filter(pl.col("root") != 0)
+            born = await self._graph.get_root_timestamps(points["root"].to_numpy())
+            return points.with_columns(pl.Series("born", born.as_unit("ms").asi8, pl.Int64))
+
+        return await reference.kept(("recent", oldest.time), load)
 
     async def _judge(self, seen: pl.DataFrame) -> pl.DataFrame:
         """Answer from rows of any version, by what the reference says of their cells."""
