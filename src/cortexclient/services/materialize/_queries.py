@@ -42,6 +42,8 @@ class Filters(TypedDict, total=False):
 
 TRUNCATED = ("Limited query to", "more results which are not shown")
 """What the ``Warning`` header says when rows may be missing; nothing in the body does."""
+EMPTY_TABLE = "returned no results"
+"""How a live query on a table without any rows is refused (MaterializationEngine 5.26)."""
 
 
 def _wire_filters(name: str, filters: Filters) -> dict[str, Any]:
@@ -191,12 +193,18 @@ class Queries(Catalogue):
             "allow_missing_lookups": str(allow_missing_lookups),
             "allow_invalid_root_ids": str(allow_invalid_root_ids),
         }
+        attrs = {"table_name": table, "timestamp": when.isoformat()}
         with running(timeout, None, None):
-            found, reply = await self._send_query(endpoints.LIVE_QUERY, body | _wire_filters(table, filters), query)
+            try:
+                found, reply = await self._send_query(endpoints.LIVE_QUERY, body | _wire_filters(table, filters), query)
+            except ServerRefusedError as error:
+                if EMPTY_TABLE not in error.detail:
+                    raise
+                return _no_rows(body.get("select_columns", {}), attrs)
             found = _excluded(found, filters)
             if _may_be_cut(reply, found.num_rows, limit):
                 raise _truncated(found, table)
-        return _framed(found, reply, split_positions, table_name=table, timestamp=when.isoformat())
+        return _framed(found, reply, split_positions, **attrs)
 
     async def query_count(
         self,
@@ -336,6 +344,15 @@ def _excluded(found: pa.Table, filters: Filters) -> pa.Table:
         listed = pa.array(_plain(values), found.schema.field(column).type)
         found = found.filter(pc.invert(pc.is_in(found.column(column), listed)))
     return found
+
+
+def _no_rows(select: Mapping[str, Sequence[str]], attrs: Mapping[str, Any]) -> pd.DataFrame:
+    """Stand in for the answer about a table without rows; its columns are unknown but for those that were named."""
+    import pandas as pd
+
+    frame = pd.DataFrame({column: [] for columns in select.values() for column in columns})
+    frame.attrs.update(attrs)
+    return frame
 
 
 def _framed(found: pa.Table, reply: Reply, split_positions: bool, **attrs: Any) -> pd.DataFrame:
