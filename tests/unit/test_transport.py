@@ -250,6 +250,18 @@ def test_another_event_loop_is_refused_with_the_remedy() -> None:
     asyncio.run(ask())
     with pytest.raises(errors.CortexUsageError, match="build a client there"):
         asyncio.run(ask())
+    asyncio.run(transport.aclose())  # its loop is gone, and so are its connections
+    with pytest.raises(errors.CortexUsageError, match="closed"):
+        asyncio.run(ask())
+
+
+def test_closing_belongs_to_the_same_loop() -> None:
+    transport = Transport(http_client=httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200))))
+    with asyncio.Runner() as runner:
+        runner.run(transport.send(POST, SERVER, path={"table": "t"}))
+        with asyncio.Runner() as other, pytest.raises(errors.CortexUsageError, match="close this client in"):
+            other.run(transport.aclose())
+        runner.run(transport.aclose())
 
 
 @pytest.mark.parametrize("origin", ["cave.example.org", "", "ftp://cave.example.org", "http://cave.example.org:port"])

@@ -326,8 +326,10 @@ async def test_the_deadline_ends_a_body_that_trickles(server: RawServer) -> None
     transport = Transport(retry=RetryPolicy(deadline=0.3), timeouts=Timeouts(read=0.2))
     server.script = [trickle] * 5
     started = asyncio.get_running_loop().time()
-    with pytest.raises(errors.DeadlineExceeded):
-        await transport.send(GET, server.origin)
+    with pytest.raises(errors.DeadlineExceeded, match=r"0\.3 s") as caught:
+        await transport.send(GET, server.origin, ids=[1, 2])
+    assert caught.value.ids == (1, 2)
+    assert isinstance(caught.value, TimeoutError)
     assert 0.25 < asyncio.get_running_loop().time() - started < 1.0
     assert len(server.requests) == 1
     await server.until_closed()
@@ -406,14 +408,22 @@ async def test_a_signature_is_in_no_message(server: RawServer, pooled: Transport
     assert "secret" not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
 
 
-async def test_closing_ends_what_is_under_way(server: RawServer, pooled: Transport) -> None:
-    server.script = [_hang(b""), _hang(OK[:-1])]
-    tasks = [asyncio.create_task(pooled.send(GET, server.origin)) for _ in range(2)]
-    await until(lambda: server.busy == 2)
-    await pooled.aclose()
+async def test_closing_ends_what_is_under_way(server: RawServer) -> None:
+    """Those before the answer, inside the body, asleep before the next try, and still waiting for a place."""
+    busy = whole(b"", "Retry-After: 30", status="503 Busy")
+    server.script = [answer(OK), _hang(b""), _hang(OK[:-1]), answer(busy)]
+    transport = Transport()
+    await transport.send(GET, server.origin)
+    tasks = [asyncio.create_task(transport.send(GET, server.origin)) for _ in range(40)]
+    await until(lambda: server.busy == 2 and transport.stats.retries == 1)
+    tasks = [task for task in tasks if not task.done()]
+    assert len(tasks) > 10
+    started = asyncio.get_running_loop().time()
+    await transport.aclose()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(outcome, errors.CortexUsageError)
         assert "closed" in str(outcome)
+    assert asyncio.get_running_loop().time() - started < 5
     await server.until_closed()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from ..config import STORAGE, Limits, RetryPolicy, Timeouts
+from ..errors import CortexError, CortexUsageError
 from . import clients, failures
 from .failures import Asked
 from .limits import Gate
@@ -17,6 +18,9 @@ from .retry import Retrier
 
 UNPACK_IN_THREAD = 1 << 20
 """Packed bytes above which a body is unpacked in a thread: below, it holds the loop for less than 10 ms."""
+
+
+CLOSED = "the client was closed while this request was under way"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,20 +57,45 @@ class Engine:
         self._verbatim: httpx.AsyncClient | None = None
         self._gates: dict[str, Gate] = {}
         self._retrier = Retrier(policy, self._count_wait)
+        self._running: set[asyncio.Timeout] = set()
+        self._closed = False
 
     async def run(self, call: Call) -> Reply:
         """The whole reply. A request that waits for its next try keeps its place in the service's gate."""
+        if self._closed:
+            raise CortexUsageError(CLOSED)
+        deadline = asyncio.timeout(None)  # begins to run once the gate has let the request in
+        self._running.add(deadline)
+        try:
+            async with deadline:
+                return await self._run(call, deadline)
+        except (CortexError, TimeoutError) as error:
+            if self._closed:
+                raise CortexUsageError(CLOSED) from error
+            if isinstance(error, CortexError):
+                raise
+            raise failures.out_of_time(call.asked, self._policy.deadline) from error
+        finally:
+            self._running.discard(deadline)
+
+    async def _run(self, call: Call, deadline: asyncio.Timeout) -> Reply:
         service = call.asked.endpoint.service
         gate = self._gates.get(service)
         if gate is None:
             gate = self._gates[service] = Gate(self._limits.of(service))
         async with gate:
+            if self._closed:
+                raise CortexUsageError(CLOSED)
+            deadline.reschedule(asyncio.get_running_loop().time() + self._policy.deadline)
             self._stats.peak[service] = gate.peak
-            return await self._retrier(call.asked, self._attempt, gate, call)
+            return await self._retrier(self._attempt, gate, call)
 
     async def aclose(self) -> None:
         """End what is under way, and close the connections that were made here."""
-        self._retrier.close()
+        self._closed = True
+        for deadline in self._running:
+            if not deadline.expired():
+                deadline.reschedule(0)
         for client in (self._pooled, self._verbatim):
             if client is not None:
                 await client.aclose()

@@ -241,6 +241,11 @@ def from_exception(asked: Asked, error: Exception) -> Failure | None:
     return None
 
 
+def out_of_time(asked: Asked, seconds: float) -> DeadlineExceeded:
+    """All tries of a request together took too long."""
+    return DeadlineExceeded(f"no complete answer from {asked.origin} within {seconds:g} s", **asked.where)
+
+
 # ── answers that are not what they should be ────────────────────────────────────────────────────────────────────────
 
 

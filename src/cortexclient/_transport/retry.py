@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
@@ -10,8 +9,8 @@ from typing import ParamSpec, TypeVar
 import tenacity
 
 from ..config import RetryPolicy
-from ..errors import CortexError, CortexUsageError, DeadlineExceeded, RateLimited
-from .failures import Asked, Failure
+from ..errors import RateLimited
+from .failures import Failure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,14 +19,13 @@ T = TypeVar("T")
 class Retrier:
     """Tries until an answer comes or the policy is spent: exponential back-off with full jitter.
 
-    ``waiting`` is told of every wait, before it begins. Once closed, it fails whatever runs or comes.
+    ``waiting`` is told of every wait, before it begins. No wait begins that would pass the policy's deadline, but who
+    calls this must end a try that does.
     """
 
     def __init__(self, policy: RetryPolicy, waiting: Callable[[float], None]) -> None:
         self._policy = policy
         self._waiting = waiting
-        self._running: set[asyncio.Timeout] = set()
-        self._closed = False
         self._jitter = tenacity.wait_random_exponential(multiplier=policy.base, max=policy.cap)
         self._retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Failure),
@@ -37,47 +35,30 @@ class Retrier:
             reraise=True,
         )
 
-    async def __call__(self, asked: Asked, attempt: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def __call__(self, attempt: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """The first good answer of ``attempt(*args, **kwargs)``.
 
         Raises
         ------
         CortexError
-            That of the last try; `DeadlineExceeded` if the time ran out within one.
+            That of the last try.
         """
         retrying = self._retrying.copy()
-        scope = asyncio.timeout(0 if self._closed else self._policy.deadline)
-        self._running.add(scope)
         try:
-            async with scope:
-                answer: T = await retrying(attempt, *args, **kwargs)
-                return answer
+            answer: T = await retrying(attempt, *args, **kwargs)
         except Failure as failure:
-            error: CortexError = failure.error
-            error.__cause__ = failure.__cause__
-        except TimeoutError:
-            text = f"no complete answer from {asked.origin} within {self._policy.deadline:g} s"
-            error = DeadlineExceeded(text, **asked.where)
-        finally:
-            self._running.discard(scope)
-        if self._closed:
-            raise CortexUsageError("the client was closed while this request was under way") from error
-        if (tries := retrying.statistics["attempt_number"]) > 1:
-            error.add_note(f"gave up after {tries} tries")
-        raise error
-
-    def close(self) -> None:
-        """End everything that runs."""
-        self._closed = True
-        for scope in self._running:
-            scope.reschedule(0)
+            if (tries := retrying.statistics["attempt_number"]) > 1:
+                failure.error.add_note(f"gave up after {tries} tries")
+            raise failure.error from failure.__cause__
+        return answer
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         failure = _failure(state)
         if failure.after is not None:
             return failure.after + min(self._jitter(state), 1.0)
-        if isinstance(failure.error, RateLimited):  # these budgets are per minute: spread the tries over more than one
-            return random.uniform(0.5, 1.0) * self._policy.cap
+        if isinstance(failure.error, RateLimited) and state.attempt_number > 1:
+            # more than a burst: the services' budgets are per minute, so spread the other tries over more than one
+            return random.uniform(0.75, 1.0) * self._policy.cap
         return self._jitter(state)
 
     def _is_spent(self, state: tenacity.RetryCallState) -> bool:

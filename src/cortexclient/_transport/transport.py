@@ -38,7 +38,9 @@ class Transport:
 
     Notes
     -----
-    Building one does no I/O and loads no HTTP library. It belongs to the event loop of its first request.
+    Building one does no I/O and loads no HTTP library. It belongs to the event loop of its first request. Proxies of
+    the environment (HTTPS_PROXY) are not used: a client of the user's own can have one, but httpx's pool under it gets
+    slow above some 16 requests at once.
     """
 
     def __init__(
@@ -170,11 +172,12 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close all connections that were made here. Closing twice is fine."""
-        if self._engine is not None and self._loop is not asyncio.get_running_loop():
+        loop, engine = self._loop, self._engine
+        alive = loop is not None and not loop.is_closed()  # connections do not outlive their loop
+        if alive and loop is not asyncio.get_running_loop():
             raise CortexUsageError("close this client in the event loop of its first request")
-        self._closed = True
-        if self._engine is not None:
-            engine, self._engine = self._engine, None
+        self._closed, self._engine = True, None
+        if alive and engine is not None:
             await engine.aclose()
 
     def _ready(self) -> Engine:
