@@ -37,7 +37,7 @@ STILL_TO_COME = """
     query_synapses set_export_cloudpath skeleton skeletons_exist state stream_skeletons tables tables.*().query
     tables.*().query_arrow tables.*().query_polars tables.*().stream tables.load update_roots upload_state_json views
     views.*().query
-""".split()
+"""
 """Promised, not built. It may only shrink: a name that exists must leave it."""
 
 
@@ -60,15 +60,15 @@ def exists(cls: type, path: str) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("cls", [AsyncCortexClient, CortexClient])
 def test_the_name_is_there(cls: type, name: str) -> None:
-    if name in STILL_TO_COME:
+    if name in STILL_TO_COME.split():
         assert not exists(cls, name), f"{cls.__name__}.{name} exists: take it from STILL_TO_COME"
     else:
         assert exists(cls, name), f"there is no {cls.__name__}.{name}"
 
 
 def test_nothing_else_is_to_come() -> None:
-    assert set(NAMES) >= set(STILL_TO_COME)
-    assert STILL_TO_COME == sorted(set(STILL_TO_COME))
+    coming = STILL_TO_COME.split()
+    assert coming == sorted(set(coming) & set(NAMES))
 
 
 @pytest.mark.parametrize("name", ["minnie_public", "minnie_prod", "v1dd", "v1dd_public"])
