@@ -1,0 +1,22 @@
+"""One command for all figures of a part: ``python -m benchmarks foundation [--rounds N] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import imports, mapping, transport
+
+PARTS = {"foundation": (transport.run, imports.run, mapping.run)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    for run in PARTS[options.part]:
+        run(rounds=options.rounds)
+
+
+if __name__ == "__main__":
+    main()

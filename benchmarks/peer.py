@@ -1,0 +1,115 @@
+"""An unmodified peer in a process of its own: ``python -m benchmarks.peer NAME URL TOKEN DATASTACK``.
+
+It builds its client, says ``ready``, and then answers one JSON line on standard input with one on standard output:
+``{"call": ..., "ids": FILE.npy, "out": FILE.npy}`` gives ``{"seconds": ..., "cpu": ...}``. The clock runs around the
+call alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.int64]
+
+
+def main() -> None:
+    name, url, token, datastack = sys.argv[1:]
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    calls = {"cortical-tools": _cortical_tools, "caveclient": _caveclient}[name](url, token, datastack)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        ids = np.load(job["ids"])
+        wall, cpu = time.perf_counter(), time.process_time()
+        answer = calls[job["call"]](ids)
+        told = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        np.save(job["out"], np.asarray(answer).astype(np.int64))
+        print(json.dumps(told), flush=True)
+
+
+def _client(url: str, token: str, datastack: str) -> Any:
+    from caveclient import CAVEclient
+
+    return CAVEclient(datastack, server_address=url, auth_token=token, write_server_cache=False)
+
+
+def _caveclient(url: str, token: str, datastack: str) -> dict[str, Callable[[Array], Any]]:
+    graph = _client(url, token, datastack).chunkedgraph
+    return {"get_roots": graph.get_roots}
+
+
+def _cortical_tools(url: str, token: str, datastack: str) -> dict[str, Callable[[Array], Any]]:
+    from cortical_tools.common import DatasetClient
+
+    cave = _client(url, token, datastack)
+    client = DatasetClient(
+        caveclient=cave,
+        cell_id_lookup_view="nucleus_detection_lookup_v1",
+        root_id_lookup_main_table="nucleus_detection_v0",
+        root_id_lookup_alt_tables=["nucleus_alternative_points"],
+    )
+    return {"root_id_to_cell_id": lambda ids: client.root_id_to_cell_id(ids, client=cave).loc[ids]}
+
+
+class Peer:
+    """The child process, for the time of a ``with`` block; warm, its client built."""
+
+    def __init__(self, name: str, url: str, token: str, datastack: str) -> None:
+        self._command = [sys.executable, "-m", "benchmarks.peer", name, url, token, datastack]
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="peer-")
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self._read() != "ready\n":
+            raise RuntimeError("the peer did not start; see its stderr")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def call(self, name: str, ids: Array, limit: float = 1800.0) -> tuple[Array, dict[str, float]]:
+        """The peer's answer, and the seconds and CPU seconds that it took; ended after ``limit`` seconds."""
+        asked, answer = Path(self._folder.name) / "asked.npy", Path(self._folder.name) / "answer.npy"
+        np.save(asked, ids)
+        watchdog = threading.Timer(limit, self._process.kill)  # its algorithm can loop for ever on a short lifetime
+        watchdog.start()
+        try:
+            self._write({"call": name, "ids": str(asked), "out": str(answer)})
+            line = self._read()
+        finally:
+            watchdog.cancel()
+        if not line:
+            raise RuntimeError(f"the peer gave no answer to {name} of {len(ids)} ids within {limit} s; see its stderr")
+        return np.load(answer), json.loads(line)
+
+    def _write(self, job: dict[str, str]) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline()
+
+
+if __name__ == "__main__":
+    main()
