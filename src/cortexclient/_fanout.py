@@ -16,6 +16,7 @@ import anyio
 import numpy as np
 import numpy.typing as npt
 
+from ._budget import retry_budget
 from ._types import IdArray
 from .errors import AuthError, CortexError, CortexUsageError, DeadlineExceeded
 from .ids import batches, unique_ids
@@ -110,8 +111,8 @@ def deadline(seconds: float | None) -> Iterator[None]:
 
 @contextmanager
 def running(timeout: float | None, progress: ProgressLike, total: int | None) -> Iterator[Reporter]:
-    """The edge of every public many-call: its deadline and its progress."""
-    with Reporter(progress, total) as reporter, deadline(timeout):
+    """The edge of every public many-call: its deadline, its progress, and its budget of retries."""
+    with Reporter(progress, total) as reporter, deadline(timeout), retry_budget():
         yield reporter
 
 

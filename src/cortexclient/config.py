@@ -73,6 +73,10 @@ class RetryPolicy:
     """Tries in all for an unexplained 500."""
     deadline: float = 180.0
     """Seconds for all tries of one request, waits included."""
+    call_share: float = 0.2
+    """Retries of one call in all, as a share of its requests (doubtful 500s apart) ..."""
+    call_retries: int = 80
+    """... but at least so many: what 16 requests in flight need to live through a restart. Beyond, a call fails fast."""
     base: float = 0.2
     """Seconds: the first wait is drawn between 0 and this, the next between 0 and twice this, and so on."""
     cap: float = 20.0

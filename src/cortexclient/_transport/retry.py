@@ -8,8 +8,9 @@ from typing import ParamSpec, TypeVar
 
 import tenacity
 
+from .._budget import RetryBudget, current_budget
 from ..config import RetryPolicy
-from ..errors import RateLimited
+from ..errors import CortexError, RateLimited, UnavailableError
 from .failures import Failure
 
 P = ParamSpec("P")
@@ -41,15 +42,17 @@ class Retrier:
         Raises
         ------
         CortexError
-            That of the last try.
+            That of the last try; `UnavailableError` if the whole call has spent its retries.
         """
         retrying = self._retrying.copy()
+        if budget := current_budget():
+            budget.requests += 1
         try:
             answer: T = await retrying(attempt, *args, **kwargs)
         except Failure as failure:
             if (tries := retrying.statistics["attempt_number"]) > 1:
                 failure.error.add_note(f"gave up after {tries} tries")
-            raise failure.error from failure.__cause__
+            raise failure.error from failure.error.__cause__ or failure.__cause__
         return answer
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
@@ -67,10 +70,24 @@ class Retrier:
             return True
         if (state.seconds_since_start or 0.0) + state.upcoming_sleep > self._policy.deadline:
             return True
-        return state.attempt_number >= min(self._policy.attempts, failure.tries or self._policy.attempts)
+        if state.attempt_number >= min(self._policy.attempts, failure.tries or self._policy.attempts):
+            return True
+        budget = current_budget()
+        # a failure that bounds its own tries is about this request; the others may be about the server
+        if budget is None or failure.tries is not None or budget.take(self._policy):
+            return False
+        failure.error = _spent(failure.error, budget)
+        return True
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         self._waiting(state.upcoming_sleep)
+
+
+def _spent(last: CortexError, budget: RetryBudget) -> UnavailableError:
+    text = f"this call gives up after {budget.retries} retries of its {budget.requests} requests; now: {last.args[0]}"
+    error = UnavailableError(text, ids=last.ids, endpoint=last.endpoint)
+    error.__cause__ = last
+    return error
 
 
 def _failure(state: tenacity.RetryCallState) -> Failure:
