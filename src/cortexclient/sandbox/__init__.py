@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from ..errors import MissingDependency
 from .calls import Call, Reply, Route, RouteTable
 from .counters import Counts, Tally
 from .faults import Faults
 from .limits import RateLimits
 from .process import SandboxProcess
-from .server import Sandbox
 from .weather import Weather
 from .world import Datastack, World
+
+try:
+    from .server import Sandbox
+except ModuleNotFoundError as error:
+    raise MissingDependency(str(error.name), "sandbox", "the sandbox") from error
 
 __all__ = [
     "Call",
