@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from . import imports, mapping, transport
+from . import imports, mapping, sandbox_server, transport
 
-PARTS = {"foundation": (transport.run, imports.run, mapping.run)}
+PARTS = {"foundation": (transport.run, imports.run, sandbox_server.run, mapping.run)}
 
 
 def main() -> None:

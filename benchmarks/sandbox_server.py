@@ -1,7 +1,7 @@
 """How fast is the sandbox itself? Small requests over keep-alive connections, from a bare asyncio client.
 
-Run ``python benchmarks/sandbox_server.py``. The server is a child process; its CPU time comes from the kernel (Linux), so
-a client that is slower than the server does not distort it.
+The server is a child process; its CPU time comes from the kernel (Linux), so a client that is slower than the server
+does not distort it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cortexclient.sandbox import SandboxProcess, World
 
+from .report import keep
+
 CONNECTIONS = 16
 REQUESTS = 4_800
-ROUNDS = 3
 
 
 def cpu_seconds(pid: int) -> float:
@@ -48,28 +50,27 @@ async def flood(port: int, message: bytes, total: int) -> None:
     await asyncio.gather(*(one_connection(port, message, total // CONNECTIONS) for _ in range(CONNECTIONS)))
 
 
-def measure(sandbox: SandboxProcess, name: str, message: bytes) -> None:
+def measure(sandbox: SandboxProcess, name: str, message: bytes, rounds: int) -> dict[str, Any]:
     port = int(sandbox.url.rsplit(":", 1)[1])
     asyncio.run(flood(port, message, REQUESTS // 10))
     rates, costs = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         cpu, start = cpu_seconds(sandbox.pid), time.perf_counter()
         asyncio.run(flood(port, message, REQUESTS))
         rates.append(REQUESTS / (time.perf_counter() - start))
         costs.append((cpu_seconds(sandbox.pid) - cpu) / REQUESTS)
-    print(f"{name:24} {np.median(rates):7.0f} requests/s, server CPU {np.median(costs) * 1e3:.3f} ms a request")
+    return {"request": name, "per_s": float(np.median(rates)), "server_cpu_ms": float(np.median(costs) * 1e3)}
 
 
-def main() -> None:
+def run(rounds: int = 3) -> None:
+    """Measure requests that cost the handler more and more."""
     world = World.synthesize(nuclei=20_000, edits=20_000)
     nuclei = world.tables["nucleus_detection_v0"].rows["pt_supervoxel_id"].to_numpy()
     nodes = nuclei[nuclei > 0].astype("<u8")
     with SandboxProcess(world) as sandbox:
         roots = f"/segmentation/api/v1/table/{world.graph.table}/roots_binary?timestamp=1700000000"
-        measure(sandbox, "info/health", request(sandbox, "GET", "/info/health"))
+        rows = [measure(sandbox, "info/health", request(sandbox, "GET", "/info/health"), rounds)]
         for count in (1, 100, 2_000):
-            measure(sandbox, f"roots_binary, {count} ids", request(sandbox, "POST", roots, nodes[:count].tobytes()))
-
-
-if __name__ == "__main__":
-    main()
+            message = request(sandbox, "POST", roots, nodes[:count].tobytes())
+            rows.append(measure(sandbox, f"roots_binary, {count} ids", message, rounds))
+    keep("foundation", "sandbox server", {"connections": CONNECTIONS, "requests": REQUESTS, "rounds": rounds}, rows)

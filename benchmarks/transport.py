@@ -101,7 +101,7 @@ def run(rounds: int = 15, requests: int = 1000) -> None:
     with small_server.running(DELAY) as origin:
         rows = [asyncio.run(compare(origin, in_flight, rounds, requests)) for in_flight in (16, 64)]
     setting = {"delay_s": DELAY, "rounds": rounds, "requests": requests, "goals": GOALS}
-    keep("transport", "small requests", setting, rows)
+    keep("foundation", "transport", setting, rows)
 
 
 if __name__ == "__main__":
