@@ -3,8 +3,8 @@
 Everything that is *not* compared is named here, and nothing else is let go:
 
 - ids: the peers give uint64, lists, or Python integers, this package int64. Both are made int64, exactly.
-- order: where a docstring promises the order of the input, it is compared. Elsewhere (leaves, children, lineages, names,
-  rows of a table) both sides are sorted first.
+- order: where a docstring promises the order of the input, it is compared. Elsewhere (leaves, children, lineages,
+  names, rows of a table) both sides are sorted first.
 - times: arrays of datetimes, datetimes with pytz's UTC and a DatetimeIndex are made int64 microseconds.
 - frames: an Arrow column is nullable in the peers' frames (``Int64``, ``boolean``, ``string``) and plain here where
   nothing is missing; values and gaps are compared, column names and their order too.
@@ -199,3 +199,58 @@ def same_translation(ours: pd.DataFrame, theirs: Mapping[int, int]) -> None:
     assert ours[column].dtype == np.int64
     found = dict(zip(ours.index.tolist(), ours[column].tolist(), strict=True))
     assert {key: found[key] for key in theirs} == dict(theirs)
+
+
+def same_pair_of_id_sets(ours: Any, theirs: Any) -> None:
+    """Two lists of ids, each as a set."""
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.dtype == np.int64
+        assert sorted(ids(mine).tolist()) == sorted(set(ids(other).tolist()))
+
+
+def same_log_frames(ours: Mapping[int, pd.DataFrame], theirs: Mapping[int, pd.DataFrame]) -> None:
+    """The same edits of the same roots, by operation id; caveclient's times are milliseconds."""
+    assert set(ours) == set(theirs)
+    for root, log in ours.items():
+        assert _log(log, microseconds(log["timestamp"]) // 1000) == _log(
+            theirs[root], theirs[root].get("timestamp", pd.Series(dtype=object))
+        )
+
+
+def _log(frame: pd.DataFrame, times_ms: Any) -> list[dict[str, Any]]:
+    plain = frame.assign(timestamp=np.asarray(times_ms, np.int64)).to_dict("records") if len(frame) else []
+    return sorted(plain, key=lambda row: row["operation_id"])
+
+
+def same_details(ours: Mapping[int, Any], theirs: Mapping[str, Any]) -> None:
+    assert ours == {int(key): value for key, value in theirs.items()}
+
+
+def same_operations(ours: pd.DataFrame, theirs: Any) -> None:
+    """Operation ids and their times; ``theirs`` perhaps as a dict of milliseconds."""
+    if isinstance(theirs, pd.DataFrame):
+        theirs = dict(zip(theirs["operation_id"], microseconds(theirs["timestamp"]) // 1000, strict=True))
+    assert dict(zip(ours["operation_id"], microseconds(ours["timestamp"]) // 1000, strict=True)) == theirs
+
+
+def same_edges(ours: Any, theirs: Any) -> None:
+    assert ours.dtype == np.int64
+    assert ours.shape[1] == 2
+    assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, theirs))
+
+
+def same_subgraph(ours: Any, theirs: Any) -> None:
+    """Edges with their affinities and areas."""
+    assert [array.dtype for array in ours] == [np.int64, np.float64, np.int32]
+    rows = [
+        sorted(zip(map(tuple, edges.tolist()), *(a.tolist() for a in rest), strict=True))
+        for edges, *rest in (ours, theirs)
+    ]
+    assert rows[0] == rows[1]
+
+
+def same_path(ours: Any, theirs: Any) -> None:
+    """Centroids, level-2 ids, failed ids; in the order of the path."""
+    assert np.asarray(ours[0]).ravel().tolist() == np.asarray(theirs[0]).ravel().tolist()
+    for mine, other in zip(ours[1:], theirs[1:], strict=True):
+        same_ids(mine, other)

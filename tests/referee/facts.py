@@ -95,6 +95,15 @@ class Facts:
         gone = self.roots[self.graph.retired(self.roots) != NEVER]
         return gone[np.argsort(-(self.graph.retired(gone) - self.graph.created(gone)), kind="stable")]
 
+    @cached_property
+    def related(self) -> list[int]:
+        """A retired root and those that replaced it, which have kept some of its level-2 nodes."""
+        for root in self.retired.tolist():
+            heirs = self.graph.successors([root])[0].tolist()
+            if any(set(self.graph.leaves(root, 2)) & set(self.graph.leaves(heir, 2)) for heir in heirs):
+                return [root, *heirs]
+        raise LookupError("no edit left a level-2 node as it was")
+
     def unknown(self, layer: int, n: int = 1) -> IdArray:
         """Well-formed ids that name nothing."""
         segments = np.arange(UNKNOWN_SEGMENT - n, UNKNOWN_SEGMENT) % self.graph.layout.segments(
@@ -126,9 +135,10 @@ class Facts:
         """Before there was anything."""
         return at_ms(self.graph.created_ms - 60_000)
 
-    @property
+    @cached_property
     def future(self) -> datetime:
-        return datetime.now(UTC) + timedelta(days=30)
+        """A whole millisecond: lifetimes are kept in these."""
+        return datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
 
     def instants(self) -> list[datetime]:
         """At, just before and just after edits and versions; between them; before all; in the future."""

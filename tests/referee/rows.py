@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,15 @@ class Ask:
 
     def __str__(self) -> str:
         pinned = "" if self.pin is None else f" at version {self.pin}"
-        return ", ".join(f"{key}={value!r}" for key, value in self.arguments.items()) + pinned
+        return ", ".join(f"{key}={short(value)}" for key, value in self.arguments.items()) + pinned
+
+
+def short(value: Any) -> str:
+    """How a failing variation names an argument."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    text = repr(value.tolist() if hasattr(value, "tolist") else value)
+    return text if len(text) < 200 else f"{text[:150]} ... ({len(value)} of them)"
 
 
 def ask(pin: int | None = None, **arguments: Any) -> Ask:

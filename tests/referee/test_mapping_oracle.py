@@ -31,8 +31,6 @@ UNKNOWN_SEGMENT = 2**40 - 5
 ROUTES = {
     "filtered": {},
     "whole tables": {(_annotations, "WHOLE_FROM"): 0},
-    "all versions at once": {(_search, "FEW"): 0},
-    "both": {(_annotations, "WHOLE_FROM"): 0, (_search, "FEW"): 0},
 }
 """What is changed to drive the mapping along each of its routes."""
 

@@ -434,7 +434,7 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         Returns
         -------
         dict of (m,) int64
-            One entry for each distinct id, in the order of the input; empty arrays for unknown ids.
+            One entry for each distinct id, in the order of the input; empty arrays for unknown ids and supervoxels.
         """
         return _portal.run(
             self._inner.get_leaves_many, root_ids, bounds, stop_layer, progress=progress, timeout=timeout

@@ -95,7 +95,6 @@ ROOT_TIMESTAMPS = _graph("root_timestamps", "POST", f"{_P}/root_timestamps", bat
 IS_LATEST_ROOTS = _graph("is_latest_roots", "POST", f"{_P}/is_latest_roots", batch=4_000)
 VALID_NODES = _graph("valid_nodes", "GET", f"{_P}/valid_nodes", batch=4_000)
 LEAVES = _graph("leaves", "GET", f"{_P}/node/{{id}}/leaves")
-LEAVES_MANY = _graph("leaves_many", "POST", f"{_P}/node/leaves_many", batch=20)
 CHILDREN = _graph("children", "GET", f"{_P}/node/{{id}}/children")
 LINEAGE_GRAPH = _graph("lineage_graph", "POST", f"{_P}/lineage_graph_multiple", batch=100)
 PAST_ID_MAPPING = _graph("past_id_mapping", "GET", f"{_P}/past_id_mapping", batch=100)

@@ -1,0 +1,36 @@
+"""The table of all calls: one row for each public method, asked of this package and of its peers alike."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterator
+
+from cortexclient import AsyncCortexClient
+from cortexclient.services._base import Service
+
+from . import rows_graph, rows_history
+from .rows import Row
+
+TABLE: dict[str, Row] = {row.name: row for row in [*rows_graph.ROWS, *rows_history.ROWS]}
+
+WITHOUT_REFEREE: dict[str, str] = {
+    "aclose": "closes connections, which the peers leave to the garbage collector",
+    "chunkedgraph.lifetimes_ms": "the integers behind get_root_lifetimes, which has a row",
+}
+"""Public names that no peer can judge, with the reason."""
+
+
+def public_names(kind: type = AsyncCortexClient, prefix: str = "") -> Iterator[tuple[str, inspect.Signature | None]]:
+    """Every public method (with its parameters) and attribute (without) of a client and of its services."""
+    for name in sorted(name for name in dir(kind) if not name.startswith("_")):
+        member = inspect.getattr_static(kind, name)
+        if isinstance(member, property):
+            found = typing.get_type_hints(member.fget).get("return")
+            if isinstance(found, type) and issubclass(found, Service):
+                yield from public_names(found, f"{prefix}{name}.")
+            else:
+                yield prefix + name, None
+        else:
+            plain = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+            yield prefix + name, inspect.signature(plain)
