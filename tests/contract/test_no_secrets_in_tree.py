@@ -15,9 +15,9 @@ SECRETS = {
     "a private key": rb"-----BEGIN [A-Z ]*PRIVATE KEY",
     "a cloud key": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[0-9A-Za-z_-]{35}\b",
     "a forge's token": rb"\bgh[pousr]_[0-9A-Za-z]{36}\b|\bgithub_pat_\w{40,}",
-    "a service account": rb'"private_key_id"',
+    "a service account": rb'"private_key_id" *:',
     "somebody's home": rb"/(?:home|Users)/(?!you\b|me\b)[a-z]\w*/",
-    "a checkout of this machine": re.escape(str(ROOT.parent).encode()) + rb"/\w" if len(ROOT.parts) > 2 else rb"(?!)",
+    "the folder of this checkout": re.escape(str(ROOT).encode()) + rb"/",
 }
 
 
@@ -42,7 +42,7 @@ def test_the_patterns_find_what_they_are_for() -> None:
         "a private key": b"-----BEGIN RSA " + b"PRIVATE KEY-----",
         "a cloud key": b"AKIA" + b"ABCDEFGHIJKLMNOP",
         "a forge's token": b"ghp_" + b"a" * 36,
-        "a service account": b'{"private_' + b'key_id": 1}',
+        "a service account": b'{"private_key_id"' + b": 1}",
         "somebody's home": b"/home" + b"/alice/data",
     }
     for kind, example in examples.items():

@@ -140,6 +140,8 @@ class Materialize(Twin[AsyncMaterialize]):
             Suffix for the columns of each joined table.
         select_columns
             ``{table: [columns]}``; every table of the query must then be named.
+        offset, limit, split_positions, desired_resolution, filters
+            As for :meth:`query_table`.
         allow_missing_lookups
             Leave out rows whose supervoxels were not looked up yet, instead of failing.
         allow_invalid_root_ids
@@ -175,13 +177,13 @@ class Materialize(Twin[AsyncMaterialize]):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the rows that a query of a table would return, without fetching them."""
+        """Count the rows of a table that pass the filters, without fetching them."""
         return _portal.run(
             self._inner.query_count, table, materialization_version=materialization_version, timeout=timeout, **filters
         )
 
     def fetch_complete(self, table: str, columns: Sequence[str], version: int, **filters: Unpack[Filters]) -> pa.Table:
-        """Fetch all rows that match, however many there are, and prove it by the server's own count.
+        """Fetch all rows that match the filters, however many, and prove it by the server's own count.
 
         Where the row cap cuts an answer, the range of ``id`` is halved until no part is cut; never by offset, since the
         servers keep no order between calls.
@@ -266,7 +268,7 @@ class Materialize(Twin[AsyncMaterialize]):
         return _portal.run(self._inner.get_versions, expired, timeout=timeout)
 
     def get_versions_metadata(self, expired: bool = False, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        """Describe the versions, ascending by number (cached for a minute).
+        """Describe the versions that can be queried (or all, ``expired`` too), ascending by number; cached for a minute.
 
         Returns
         -------

@@ -170,6 +170,8 @@ class Queries(Catalogue):
             Suffix for the columns of each joined table.
         select_columns
             ``{table: [columns]}``; every table of the query must then be named.
+        offset, limit, split_positions, desired_resolution, filters
+            As for :meth:`query_table`.
         allow_missing_lookups
             Leave out rows whose supervoxels were not looked up yet, instead of failing.
         allow_invalid_root_ids
@@ -214,7 +216,7 @@ class Queries(Catalogue):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the rows that a query of a table would return, without fetching them."""
+        """Count the rows of a table that pass the filters, without fetching them."""
         with running(timeout, None, None):
             version = await self._version(materialization_version)
             return await self._count(endpoints.TABLE_QUERY, table, version, filters)
@@ -260,7 +262,7 @@ class Queries(Catalogue):
     async def fetch_complete(
         self, table: str, columns: Sequence[str], version: int, **filters: Unpack[Filters]
     ) -> pa.Table:
-        """Fetch all rows that match, however many there are, and prove it by the server's own count.
+        """Fetch all rows that match the filters, however many, and prove it by the server's own count.
 
         Where the row cap cuts an answer, the range of ``id`` is halved until no part is cut; never by offset, since the
         servers keep no order between calls.
