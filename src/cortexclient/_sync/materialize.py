@@ -268,7 +268,7 @@ class Materialize(Twin[AsyncMaterialize]):
         return _portal.run(self._inner.get_versions, expired, timeout=timeout)
 
     def get_versions_metadata(self, expired: bool = False, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        """Describe the versions that can be queried (or all, ``expired`` too), ascending by number; cached for a minute.
+        """Describe the versions that can be queried (``expired``: all), ascending by number; cached for a minute.
 
         Returns
         -------
