@@ -45,7 +45,7 @@ def run(func: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kw
         raise
     try:
         if call.error is not None:
-            raise call.error
+            raise SystemExit if background.ending else call.error  # which ends a waiting thread without a word
         result: T = call.value
         return result
     finally:
@@ -122,6 +122,10 @@ class _Background:
         self.post = self._loop.call_soon_threadsafe  # carries the caller's context variables
         self.thread = threading.Thread(target=self._serve, name="cortexclient", daemon=True)
         self.thread.start()
+
+    @property
+    def ending(self) -> bool:
+        return self._stop.is_set()
 
     def stop(self) -> None:
         self.post(self._stop.set)
