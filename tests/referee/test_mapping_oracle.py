@@ -21,7 +21,7 @@ from tests.oracle import BACKUPS, MAIN, Answer, Oracle, oracle_for
 from cortexclient import AsyncCortexClient
 from cortexclient.config import Limits
 from cortexclient.errors import NotFoundError
-from cortexclient.mapping import _annotations, _search
+from cortexclient.mapping import _annotations
 from cortexclient.sandbox import Sandbox, World
 from cortexclient.sandbox.tables import from_us
 

@@ -1,7 +1,7 @@
 """The three routes from a root to its points, cheapest first.
 
 1. A frozen table at version V *is* a supervoxel to root look-up at V's instant that somebody has already paid for: ask
-   every valid version which of its rows lie on these roots.
+   the reference which of its rows lie on the roots, and for those that it does not know, the version of their time.
 2. Points that V's tables do not hold (made later) are looked up at V's instant. Then V is *complete*: a root that was
    current at that instant and has no point there has none at all.
 3. A root that lived only between versions: its points lie on its descendants at the next version (or its ancestors at
@@ -26,9 +26,6 @@ from ._annotations import ROWS, Annotations, ids_of
 from ._lineage import RELATIVES, relatives_at
 from ._stabbing import Times, stab
 from ._verdict import judge, points_of, without_cell
-
-FEW = 100
-"""Up to this many ids, requests are saved at the cost of a round trip: the reference is asked first, alone."""
 
 SEEN = {**ROWS, "at": pl.Int64}
 """Rows of annotations on a root, and the instant (ms) at which they were seen there."""
@@ -76,26 +73,28 @@ class RootSearch:
 
     async def answer(self, roots: IdArray, reporter: Reporter) -> pl.DataFrame:
         """Give one row of `ANSWERS` for each root (distinct, all of the layer of roots)."""
-        asked = list(self._versions) if len(roots) > FEW else [self._reference.time_ms]
-        seen = await self._all(fan_out(asked, lambda at: self._rows(at, roots), workers=len(asked)))
-        met = (await self._judge(seen)).select("root", "at")
-        reporter.add(len(met))
-        lives, invalid = await self._lifetimes(np.setdiff1d(roots, met["root"].to_numpy()))
-        met = pl.concat([met, self._meet(lives)])
+        seen = await self._rows(self._reference.time_ms, roots)
+        found = (await self._judge(seen))["root"].to_numpy()
+        reporter.add(len(found))
+        lives, invalid = await self._lifetimes(np.setdiff1d(roots, found))
+        met = self._meet(lives)
         between = lives.where(~np.isin(lives.roots, met["root"].to_numpy()))
-
-        async def complete(group: pl.DataFrame) -> pl.DataFrame:
-            at, ids = int(group["at"][0]), group["root"].to_numpy()
-            return await (self._late_rows(at, ids) if at in asked else self._rows_and_late(at, ids))
-
-        groups = met.partition_by("at")
-        late = await self._all(fan_out(groups, complete, workers=max(len(groups), 1)))
-        verified, stabbed = await self._between_versions(between)
-        answers = await self._judge(pl.concat([seen, late, verified]))
+        stabbed = _stabbed(between)
+        more = await together(lambda: self._on_versions(met), lambda: self._between_versions(between, stabbed))
+        answers = await self._judge(pl.concat([seen, *more]))
         rest = pl.concat([met, stabbed]).join(answers, on="root", how="anti")
         reporter.add(len(roots) - reporter.done)
         nothing = without_cell(rest["root"].to_numpy(), "none", rest["at"].to_list())
         return pl.concat([answers, nothing, without_cell(invalid, "invalid")])
+
+    async def _on_versions(self, met: pl.DataFrame) -> pl.DataFrame:
+        """Rows on roots that were current at a version other than the reference, which was asked already."""
+
+        async def of_version(group: pl.DataFrame) -> pl.DataFrame:
+            return await self._rows_and_late(int(group["at"][0]), group["root"].to_numpy())
+
+        groups = met.filter(pl.col("at") != self._reference.time_ms).partition_by("at")
+        return await self._all(fan_out(groups, of_version, workers=max(len(groups), 1)))
 
     @staticmethod
     async def _all(parts: Awaitable[list[pl.DataFrame]]) -> pl.DataFrame:
@@ -171,16 +170,8 @@ class RootSearch:
         lives = Lifetimes(known, start, end).where(sane)
         return lives, np.concatenate([roots[~exists], known[~sane]])
 
-    async def _between_versions(self, lives: Lifetimes) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Route 3: candidates from the relatives at the nearest version, verified at an instant of each root's life.
-
-        Returns
-        -------
-        rows, stabbed
-            `SEEN` rows on these roots, and ``root, at``: the instant at which each was looked at.
-        """
-        instants, which = stab(lives.start, lives.end)
-        stabbed = pl.DataFrame({"root": lives.roots, "at": instants[which]}, schema=MET)
+    async def _between_versions(self, lives: Lifetimes, stabbed: pl.DataFrame) -> pl.DataFrame:
+        """Route 3: candidates from the relatives at the nearest version, verified at an instant of each root's life."""
         candidates = (await self._candidates(lives)).join(stabbed, left_on="origin", right_on="root")
 
         async def verify(group: pl.DataFrame) -> pl.DataFrame:
@@ -190,7 +181,7 @@ class RootSearch:
 
         groups = candidates.select("cell", "supervoxel", "at").unique().partition_by("at")
         rows = await self._all(fan_out(groups, verify, workers=max(len(groups), 1)))
-        return rows.filter(pl.col("root").is_in(pl.Series(lives.roots).implode())), stabbed
+        return rows.filter(pl.col("root").is_in(pl.Series(lives.roots).implode()))
 
     async def _candidates(self, lives: Lifetimes) -> pl.DataFrame:
         """Rows that may lie on each root (``origin``): those on its relatives at the nearest version."""
@@ -205,3 +196,9 @@ class RootSearch:
 
         parts = await fan_out(np.unique(nearest).tolist(), of_version, workers=len(instants))
         return pl.concat([pl.DataFrame(schema={**RELATIVES, "cell": pl.Int64, "supervoxel": pl.Int64}), *parts])
+
+
+def _stabbed(lives: Lifetimes) -> pl.DataFrame:
+    """An instant in each life, ``root, at``, as few different ones as possible."""
+    instants, which = stab(lives.start, lives.end)
+    return pl.DataFrame({"root": lives.roots, "at": instants[which]}, schema=MET)
