@@ -105,6 +105,7 @@ def test_an_error_is_not_kept_alive_by_its_traceback() -> None:
             _portal.run(fail)
         except Heavy as error:
             left = weakref.ref(error)
+        _portal.run(give, None)  # the loop has turned its back on the call
         assert left() is None
     finally:
         gc.enable()
