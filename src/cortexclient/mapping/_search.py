@@ -30,6 +30,13 @@ from ._verdict import judge, points_of, without_cell
 SEEN = {**ROWS, "at": pl.Int64}
 """Rows of annotations on a root, and the instant (ms) at which they were seen there."""
 
+EPOCHS_AT_ONCE = 32
+"""Instants that are looked at side by side: enough to keep a service's workers busy, whatever the transport lets
+through.
+"""
+
+NO_IDS = np.empty(0, np.int64)
+
 MET = {"root": pl.Int64, "at": pl.Int64}
 """An instant (ms) of each root's life."""
 
@@ -173,14 +180,16 @@ class RootSearch:
     async def _between_versions(self, lives: Lifetimes, stabbed: pl.DataFrame) -> pl.DataFrame:
         """Route 3: candidates from the relatives at the nearest version, verified at an instant of each root's life."""
         candidates = (await self._candidates(lives)).join(stabbed, left_on="origin", right_on="root")
+        rows = candidates.select("cell", "supervoxel", "at").unique().sort("at")
+        instants, starts = np.unique(rows["at"].to_numpy(), return_index=True)
+        groups = zip(instants.tolist(), np.split(rows["supervoxel"].to_numpy(), starts[1:]), strict=True)
 
-        async def verify(group: pl.DataFrame) -> pl.DataFrame:
-            moment = datetime.fromtimestamp(int(group["at"][0]) / 1000, UTC)
-            roots = await self._graph.get_roots(group["supervoxel"].to_numpy(), moment)
-            return group.select("cell", "supervoxel", pl.Series("root", roots, pl.Int64), "at")
+        async def look_up(group: tuple[int, IdArray]) -> IdArray:
+            at, supervoxels = group
+            return await self._graph.get_roots(supervoxels, datetime.fromtimestamp(at / 1000, UTC))
 
-        groups = candidates.select("cell", "supervoxel", "at").unique().partition_by("at")
-        rows = await self._all(fan_out(groups, verify, workers=max(len(groups), 1)))
+        found = await fan_out(list(groups) if len(rows) else [], look_up, workers=EPOCHS_AT_ONCE)
+        rows = rows.select("cell", "supervoxel", pl.Series("root", np.concatenate([*found, NO_IDS]), pl.Int64), "at")
         return rows.filter(pl.col("root").is_in(pl.Series(lives.roots).implode()))
 
     async def _candidates(self, lives: Lifetimes) -> pl.DataFrame:
