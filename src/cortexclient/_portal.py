@@ -43,13 +43,14 @@ def run(func: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kw
         background.post(call.cancel)
         call.done.wait(CLEANUP)
         raise
-    try:
-        if call.error is not None:
-            raise SystemExit if background.ending else call.error  # which ends a waiting thread without a word
+    error, call.error = call.error, None
+    if error is None:
         result: T = call.value
         return result
+    try:
+        raise SystemExit if background.ending else error  # the former ends a waiting thread without a word
     finally:
-        del call  # else the error's traceback holds this frame, which holds the error
+        del error  # whose traceback holds this frame
 
 
 def post(callback: Callable[[], None]) -> None:
