@@ -37,18 +37,12 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Import(NamedTuple):
-    """Where a name comes from."""
+    """Where a name comes from: module, name there, the line that imports it, whether for type checkers alone."""
 
     module: str
-    name: str | None
-    local: str
+    name: str
+    line: str
     typing_only: bool
-
-    def __str__(self) -> str:
-        renamed = "" if self.local in (self.name, self.module) else f" as {self.local}"
-        return (
-            f"import {self.module}{renamed}" if self.name is None else f"from {self.module} import {self.name}{renamed}"
-        )
 
 
 class Module:
@@ -67,23 +61,23 @@ class Module:
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 self._read(node.body, package, typing_only=True)
             elif isinstance(node, ast.Import | ast.ImportFrom):
-                origin = getattr(node, "module", None) or ""
-                if level := getattr(node, "level", 0):
-                    origin = ".".join([*package[: len(package) + 1 - level], *filter(None, [origin])])
+                above = package[: len(package) + 1 - level] if (level := getattr(node, "level", 0)) else ()
+                origin = ".".join(filter(None, [*above, getattr(node, "module", None)]))
                 for alias in node.names:
-                    local, name = alias.asname or alias.name, alias.name if origin else None
-                    self.names[local] = Import(origin or alias.name, name, local, typing_only)
+                    line = f"{f'from {origin} ' if origin else ''}import {ast.unparse(alias)}"
+                    self.names[alias.asname or alias.name] = Import(origin, alias.name, line, typing_only)
             else:
-                self.names |= {name: Import(self.name, name, name, typing_only) for name in defined(node)}
+                lines = {name: f"from {self.name} import {name}" for name in defined(node)}
+                self.names |= {name: Import(self.name, name, line, typing_only) for name, line in lines.items()}
 
     def find_class(self, name: str) -> Class | None:
         """The class that ``name`` means here, if it is one of the package."""
-        module, original = self.names.get(name, ("", None, "", False))[:2]
-        if module == self.name:
-            return next(
-                (Class(self, n) for n in self.tree.body if isinstance(n, ast.ClassDef) and n.name == name), None
-            )
-        return load(module).find_class(original) if original and f"{module}.".startswith(f"{PACKAGE}.") else None
+        found = self.names.get(name)
+        if found is None or not f"{found.module}.".startswith(f"{PACKAGE}."):
+            return None
+        if found.module != self.name:
+            return load(found.module).find_class(found.name)
+        return next((Class(self, n) for n in self.tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
 
     def fail(self, node: ast.AST, why: str) -> NoReturn:
         """End the program, naming the place."""
@@ -107,14 +101,9 @@ class Class(NamedTuple):
     node: ast.ClassDef
 
     @property
-    def name(self) -> str:
-        """Name of the asynchronous class."""
-        return self.node.name
-
-    @property
     def twin(self) -> str:
         """Name of the blocking class."""
-        return self.name.removeprefix("Async")
+        return self.node.name.removeprefix("Async")
 
     @property
     def file(self) -> str:
@@ -124,7 +113,7 @@ class Class(NamedTuple):
 
     def ancestors(self) -> list[Class]:
         """The class and its bases in the order of Python itself."""
-        return [vars(kind)["source"] for kind in _shadow(self.module, self.name).__mro__[:-1]]
+        return [vars(kind)["source"] for kind in _shadow(self.module, self.node.name).__mro__[:-1]]
 
     def members(self) -> Iterator[tuple[Module, Function]]:
         """The methods that get a twin, inherited ones too; of each name the first in the order of resolution."""
@@ -161,8 +150,8 @@ class Writer:
         self.classes: dict[str, Class] = {}
         waiting = [load(f"{PACKAGE}._client").find_class(ROOT)]
         while waiting:
-            if (found := waiting.pop()) and found.name not in self.classes:
-                self.classes[found.name] = found
+            if (found := waiting.pop()) and found.node.name not in self.classes:
+                self.classes[found.node.name] = found
                 hints = [(module, node.returns) for module, node in found.members() if node.returns]
                 names = [(module, name) for module, hint in hints for name in names_in(hint)]
                 waiting += [module.find_class(name) for module, name in names if name.startswith("Async")]
@@ -186,33 +175,36 @@ class Writer:
         origins: dict[str, Import] = {}
         for module in {ancestor.module for c in classes for ancestor in c.ancestors()}:
             for name in names_in(ast.parse(body)) & module.names.keys():
-                if origins.setdefault(name, module.names[name]) != module.names[name]:
-                    module.fail(module.tree, f"{name} means two things: `{origins[name]}`, `{module.names[name]}`")
+                known, found = origins.get(name, module.names[name]), module.names[name]
+                if known.line != found.line:
+                    module.fail(module.tree, f"{name} means two things: `{known.line}`, `{found.line}`")
+                origins[name] = found if known.typing_only else known
         lines = [BANNER.format(source), f'"""Blocking twin of ``{source}``."""', "from __future__ import annotations"]
         lines += [f"from {PACKAGE} import _portal", f"from {PACKAGE}._twin import ClientTwin, SyncStream, Twin"]
         lines += [f"from {PACKAGE}._sync.{c.file} import {c.twin}" for c in self.classes.values() if c.file != file]
-        lines += [str(origin) for origin in origins.values() if not origin.typing_only]
+        lines += [origin.line for origin in origins.values() if not origin.typing_only]
         lines += ["from typing import TYPE_CHECKING", "if TYPE_CHECKING:", "    pass"]
-        lines += [f"    {origin}" for origin in origins.values() if origin.typing_only]
+        lines += [f"    {origin.line}" for origin in origins.values() if origin.typing_only]
         return "\n".join([*lines, body])
 
     def _class(self, c: Class) -> ast.ClassDef:
         members = list(c.members())
-        if c.name == ROOT:
+        base = f"Twin[{c.node.name}]"
+        if c.node.name == ROOT:
             members[:0] = [(c.module, n) for n in c.node.body if isinstance(n, Function) and n.name == "__init__"]
-        body = [self._doc(c.node), *(self._method(c, module, node) for module, node in members)]
-        base = "ClientTwin" if c.name == ROOT else f"Twin[{c.name}]"
+            base = "ClientTwin"
+        body = [self._doc(c.node), *(self._method(c.node.name, module, node) for module, node in members)]
         return ast.ClassDef(**vars(c.node) | {"name": c.twin, "bases": [ast.Name(base)], "body": body})
 
-    def _method(self, c: Class, module: Module, node: Function) -> ast.FunctionDef:
+    def _method(self, owner: str, module: Module, node: Function) -> ast.FunctionDef:
         decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
         if decorators not in ([], ["property"], ["staticmethod"]):
             module.fail(node, f"no rule for the decorators of {node.name}")
         static = decorators == ["staticmethod"]
-        method, given = f"{c.name if static else 'self._inner'}.{node.name}", _handed_on(node.args, has_self=not static)
+        method, given = f"{owner if static else 'self._inner'}.{node.name}", _handed_on(node.args, has_self=not static)
         returns = node.returns
         if node.name == "__init__":
-            body = f"self._own({c.name}({given}))"
+            body = f"self._own({owner}({given}))"
         elif isinstance(node, ast.AsyncFunctionDef):
             self._check(module, node, NEVER_BLOCKING | {"Self"}, returns)
             body = f"return _portal.run({method}, {given})"

@@ -141,3 +141,17 @@ def test_it_refuses_a_name_with_two_meanings(tool: ModuleType) -> None:
     (tool.SOURCE / "cortexclient" / "_client.py").write_text(f"{text}    async def f(self, when: When) -> int: ...\n")
     with pytest.raises(SystemExit, match="When means two things"):
         tool.Writer().files()
+
+
+def test_a_name_is_imported_at_run_time_if_anybody_does(tool: ModuleType) -> None:
+    (tool.SOURCE / "cortexclient" / "other.py").write_text(
+        "from datetime import date\nclass Base:\n    async def g(self, when: date) -> int: ...\n"
+    )
+    head = (
+        "from typing import TYPE_CHECKING\nfrom .other import Base\nif TYPE_CHECKING:\n    from datetime import date\n"
+    )
+    body = "class AsyncCortexClient(Base):\n    async def f(self, when: date) -> int: ...\n"
+    (tool.SOURCE / "cortexclient" / "_client.py").write_text(head + body)
+    text = tool.Writer().files()["client.py"]
+    assert "\nfrom datetime import date\n" in text
+    assert "TYPE_CHECKING" not in text
