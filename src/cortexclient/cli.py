@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ._types import IdArray
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def sandbox(context: typer.Context) -> None:
     """Run a local CAVE server until stopped; `cortexclient sandbox --help` lists its options."""
     from .sandbox.cli import sandbox as serve
 
-    command = typer.Typer(add_completion=False)
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     command.command()(serve)
     command(args=context.args, prog_name=context.command_path)
 
