@@ -138,6 +138,8 @@ def _shadow(module: Module, name: str) -> type:
 
 
 def _has_twin(module: Module, node: Function) -> bool:
+    if any(ast.unparse(decorator) == "internal" for decorator in node.decorator_list):
+        return False
     if node.name.startswith("__") and node.name not in FORWARDED | BY_HAND:
         module.fail(node, f"no rule for {node.name}")
     return node.name in FORWARDED or not (node.name.startswith("_") or node.name in BY_HAND)
@@ -221,7 +223,8 @@ class Writer:
             if hint is None:
                 module.fail(node, f"{node.name} lacks a hint")
             if bad := names_in(hint) & (forbidden | self.classes.keys()):
-                module.fail(node, f"no rule for {', '.join(sorted(bad))} in the signature of {node.name}")
+                why = f"no rule for {', '.join(sorted(bad))} in the signature of {node.name}"
+                module.fail(node, f"{why}; is it @internal?")
 
     def _wrapped(self, returns: ast.expr | None, call: str) -> tuple[str, ast.expr | None]:
         """What a plain call returns, as a blocking object, and the hint for it."""

@@ -36,8 +36,8 @@ def public(cls: type) -> dict[str, Any]:
     """Members that a user may name, the special methods of the class itself included, but for the life cycle."""
     special = {name for name in dir(cls) if name.startswith("__")} - NOT_COMPARED
     names = {name for name in dir(cls) if not name.startswith("_")} | special
-    leave_out = LIFE.keys() | LIFE.values()
-    return {name: inspect.getattr_static(cls, name) for name in names - leave_out}
+    members = {name: inspect.getattr_static(cls, name) for name in names - LIFE.keys() - set(LIFE.values())}
+    return {name: member for name, member in members.items() if not getattr(function(member), "internal", False)}
 
 
 def function(member: Any) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from .._transport import Reply, Transport
 from .._transport.cache import Cache
@@ -18,9 +18,17 @@ from ..config import Limits
 from ..datasets.spec import DatasetSpec
 from ..errors import CortexUsageError, NotFoundError, ServerRefusedError
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 SERVER_VARIABLE = "CORTEXCLIENT_SERVER"
 MINUTES = 60.0
 """Answers that may change (datastack records, the list of versions) are asked again after a few of these."""
+
+
+def internal(method: F) -> F:
+    """Mark a public method as this package's own business: it has no blocking twin and no place in the reference."""
+    method.__dict__["internal"] = True
+    return method
 
 
 def check_aware(when: When, name: str = "timestamp") -> datetime:
