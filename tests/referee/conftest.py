@@ -12,6 +12,7 @@ import pytest
 
 from cortexclient import AsyncCortexClient
 from cortexclient.sandbox import Sandbox, World
+from cortexclient.sandbox.address import dataset_spec
 
 from .facts import Facts
 from .peers import Peers
@@ -59,8 +60,10 @@ def runner() -> Iterator[asyncio.Runner]:
 def bench(request: pytest.FixtureRequest, referee_home: Path, runner: asyncio.Runner) -> Iterator[Bench]:
     world, strict = made_world(request)
     with Sandbox(world, strict=strict) as sandbox:
-        client = AsyncCortexClient(sandbox.spec, token=sandbox.token)
-        yield Bench(Facts(world, strict), sandbox, Peers(sandbox), client, runner)
+        # v1dd_public, which comes first, hides the table of backups
+        spec = dataset_spec(world, sandbox.url, "v1dd" if "v1dd" in world.datastacks else None)
+        client, facts = AsyncCortexClient(spec, token=sandbox.token), Facts(world, strict)
+        yield Bench(facts, sandbox, Peers(spec, sandbox.token, facts), client, runner)
         runner.run(client.aclose())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tests.oracle import MAIN, Oracle, oracle_for, rows_alive
+from tests.oracle import BACKUPS, MAIN, Oracle, oracle_for, rows_alive
 
 from cortexclient.sandbox import World
 from cortexclient.sandbox.graph import NEVER
@@ -204,3 +205,37 @@ class Facts:
     @cached_property
     def cells(self) -> IdArray:
         return np.sort(self.world.tables[MAIN].rows["id"].to_numpy())
+
+    @cached_property
+    def backed(self) -> list[int]:
+        """Cells that ever had a backup point."""
+        return sorted(set(self.world.tables[BACKUPS].rows["target_id"].to_list()) & set(self.cells.tolist()))
+
+    @cached_property
+    def _points(self) -> dict[int, list[tuple[str, dict[str, Any]]]]:
+        """All rows that ever had a point, by supervoxel."""
+        found: dict[int, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+        for table in (MAIN, BACKUPS):
+            for row in self.world.tables[table].rows.iter_rows(named=True):
+                found[row["pt_supervoxel_id"]].append((table, row))
+        return found
+
+    def rows_on(self, root: int) -> list[tuple[str, dict[str, Any]]]:
+        """All rows of points that ever lay on a root, with the names of their tables."""
+        return [found for leaf in self.leaves(root).tolist() for found in self._points.get(leaf, ())]
+
+    def is_plain(self, root: int, among: IdArray) -> bool:
+        """Whether all that ever lay on a root are main rows, of cells without backups, that were there all the while.
+
+        That is from the first time at which one of the roots that are asked ends, after this one began.
+        """
+        ends = self.graph.retired(among)
+        first = ends[ends > self.graph.created([root])[0] + 1].min()
+        reference = self.world.version().time_us // 1000
+        return all(
+            table == MAIN
+            and row["id"] not in self.backed
+            and row["deleted"] is None
+            and row["created"].replace(tzinfo=UTC) < at_ms(min(first, reference) - 1)
+            for table, row in self.rows_on(root)
+        )

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from cortexclient.sandbox import Sandbox
+from cortexclient.datasets.spec import DatasetSpec
+
+from .facts import Facts
 
 
 def imported(name: str) -> Any:
@@ -20,8 +22,10 @@ def imported(name: str) -> Any:
 class Peers:
     """caveclient and cortical-tools for one sandbox, one client for each version they are pinned to."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, spec: DatasetSpec, token: str, facts: Facts) -> None:
+        self.facts = facts
+        self._spec = spec
+        self._token = token
         self._caves: dict[int | None, Any] = {}
         # caveclient keeps these records by datastack and version alone, whatever server they came from
         materialize = imported("caveclient.materializationengine").MaterializationClient
@@ -32,9 +36,9 @@ class Peers:
         if version not in self._caves:
             caveclient = imported("caveclient")
             self._caves[version] = caveclient.CAVEclient(
-                self._sandbox.spec.datastack,
-                server_address=self._sandbox.url,
-                auth_token=self._sandbox.token,
+                self._spec.datastack,
+                server_address=self._spec.server,
+                auth_token=self._token,
                 version=version,
                 write_server_cache=False,
             )
@@ -43,10 +47,9 @@ class Peers:
     def cortical(self, version: int | None = None) -> Any:
         """A DatasetClient of cortical-tools."""
         common = imported("cortical_tools.common")
-        spec = self._sandbox.spec
         return common.DatasetClient(
             caveclient=self.cave(version),
-            cell_id_lookup_view=spec.cell_id_view,
-            root_id_lookup_main_table=spec.nucleus_table,
-            root_id_lookup_alt_tables=list(spec.backup_tables),
+            cell_id_lookup_view=self._spec.cell_id_view,
+            root_id_lookup_main_table=self._spec.nucleus_table,
+            root_id_lookup_alt_tables=list(self._spec.backup_tables),
         )

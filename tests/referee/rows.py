@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -107,10 +108,12 @@ class Row:
         return await attrgetter(self.name)(client)(**asked.arguments)
 
     def ask_theirs(self, peers: Peers, asked: Ask) -> Any:
-        if self.theirs:
-            return self.theirs(peers, asked)
-        found = attrgetter(self.name)(peers.cave(asked.pin))
-        return found(**asked.arguments) if callable(found) else found
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # theirs are not ours to mend
+            if self.theirs:
+                return self.theirs(peers, asked)
+            found = attrgetter(self.name)(peers.cave(asked.pin))
+            return found(**asked.arguments) if callable(found) else found
 
     def excuse(self, facts: Facts, asked: Ask) -> Defect | None:
         return next((defect for defect in self.known_defects if defect.when(facts, asked)), None)

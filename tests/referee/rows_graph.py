@@ -190,6 +190,17 @@ ONLY_UNKNOWN = Defect(
 )
 
 
+def times_or_error(facts: Facts, asked: Ask) -> Any:
+    """Births, or the last milliseconds of lives up to a time."""
+    lineage, ids = truth.lineage_of(facts), truth.as_list(asked["root_ids"])
+    if not all(one in lineage.born for one in ids):
+        return Raises(NotFoundError)
+    if not asked["latest"]:
+        return [at_ms(lineage.born[one]) for one in ids]
+    now = truth.ms(asked["timestamp"], facts=facts, asked=asked)
+    return [at_ms(min(lineage.died.get(one, now), now) - 1) for one in ids]
+
+
 def lifetimes_by_two_calls(peers: Any, asked: Ask) -> dict[str, Any]:
     graph = peers.cave(asked.pin).chunkedgraph
     ids, when = asked["root_ids"], asked["timestamp"]
@@ -294,7 +305,7 @@ ROWS: list[Row] = [
         timestamps,
         same=same_times,
         known_defects=(ONLY_UNKNOWN,),
-        truth=lambda *_: Raises(NotFoundError),
+        truth=times_or_error,
     ),
     Row(
         "chunkedgraph.get_root_lifetimes",

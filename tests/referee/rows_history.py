@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cortexclient.errors import NotFoundError
+
 from . import truth
 from .comparisons import (
     same_details,
@@ -24,7 +26,7 @@ from .comparisons import (
     same_times,
 )
 from .facts import Facts, at_ms, at_us
-from .rows import Ask, Defect, Row, ask
+from .rows import Ask, Defect, Raises, Row, ask
 
 
 def old_and_new(facts: Facts, n: int = 4) -> list[int]:
@@ -66,12 +68,14 @@ def lineage_of(peers: Any, asked: Ask) -> dict[str, Any]:
     return peers.cave(asked.pin).chunkedgraph.get_lineage_graph(arguments.pop("root_ids"), **arguments)
 
 
-def until_pinned(facts: Facts, asked: Ask) -> dict[str, Any]:
-    """The lineage with every edit up to the pinned version, and those that cross its instant."""
-    lineage, until = truth.lineage_of(facts), truth.ms(None, facts=facts, asked=asked)
+def lineage_in_fact(facts: Facts, asked: Ask) -> dict[str, Any]:
+    """Every edit between the limits (a pinned version is one), and those that cross them."""
+    lineage = truth.lineage_of(facts)
+    since = truth.exact_ms(asked["timestamp_past"]) if asked["timestamp_past"] else 0
+    until = truth.exact_ms(asked["timestamp_future"], facts=facts, asked=asked)
     links = set()
     for root in truth.as_list(asked["root_ids"]):
-        links |= lineage.walk(root, lineage.earlier, lambda _: True, swap=True)
+        links |= lineage.walk(root, lineage.earlier, lambda one: lineage.born[one] >= since, swap=True)
         links |= lineage.walk(root, lineage.later, lambda one: lineage.born[one] <= until)
     nodes = sorted({*truth.as_list(asked["root_ids"]), *(one for link in links for one in link)})
     return {
@@ -108,6 +112,20 @@ def has_moved_on(facts: Facts, asked: Ask) -> bool:
 RETIRED_AMONG_LATEST = Defect(
     "level-2 nodes that an edit replaced count for the retired root that they belonged to", has_moved_on
 )
+
+
+OF_NOTHING = Defect(
+    "of an id that is no root there are no shares, and no error", lambda facts, asked: not is_node(facts, asked)
+)
+
+
+def is_node(facts: Facts, asked: Ask) -> bool:
+    """Whether the id is of anything that has leaves."""
+    return asked["root_id"] in facts.oracle.children
+
+
+def shares_or_error(facts: Facts, asked: Ask) -> dict[int, float] | Raises:
+    return truth.overlaps(facts, asked) if is_node(facts, asked) else Raises(NotFoundError)
 
 
 def suggested_shares(peers: Any, asked: Ask) -> dict[int, float]:
@@ -180,10 +198,12 @@ def net_change(peers: Any, asked: Ask) -> tuple[Any, Any]:
 
 
 def net_change_in_fact(facts: Facts, asked: Ask) -> tuple[list[int], list[int]]:
+    """What the edits did that were logged in between, which is when they are complete: just after they count."""
     until = truth.ms(asked["timestamp_future"], facts=facts, asked=asked)
     since, lineage = truth.ms(asked["timestamp_past"]), truth.lineage_of(facts)
-    old = {root for root, died in lineage.died.items() if since <= died <= until}
-    new = {root for root in lineage.earlier if since <= lineage.born[root] <= until}
+    logged = {one.id for one in facts.graph.operations.values() if since <= one.logged_ms <= until}
+    old = {root for root, operation in lineage.retired_by.items() if operation in logged}
+    new = {heir for root in old for heir in lineage.later[root]}
     return sorted(old - new), sorted(new - old)
 
 
@@ -239,11 +259,19 @@ def operations_of(peers: Any, asked: Ask) -> Any:
 
 
 def user_operations_in_fact(facts: Facts, asked: Ask) -> dict[int, int]:
+    """Edits that were done and stand, by when they were logged."""
     since, until = truth.ms(asked["timestamp_start"]), truth.ms(asked["timestamp_end"])
+    if asked["user_id"] == 0 and facts.strict:
+        return {}
+    undone = truth.undone(facts)
     return {
-        operation.id: operation.time_ms
-        for operation in facts.graph.operations.values()
-        if since <= operation.logged_ms <= until and asked["user_id"] in (0, int(operation.user))
+        one.id: one.time_ms
+        for one in facts.graph.operations.values()
+        if since <= one.logged_ms <= until
+        and asked["user_id"] in (0, int(one.user))
+        and one.kind in ("merge", "split")
+        and one.status == 0
+        and one.id not in undone
     }
 
 
@@ -301,7 +329,7 @@ ROWS: list[Row] = [
         lineage_of,
         same=same_lineage,
         known_defects=(Defect("a pinned client walks on past its instant", lambda _, asked: asked.pin is not None),),
-        truth=until_pinned,
+        truth=lineage_in_fact,
     ),
     get_latest_roots("chunkedgraph.get_latest_roots"),
     Row(
@@ -314,8 +342,8 @@ ROWS: list[Row] = [
         single_roots,
         suggested_shares,
         same=same_shares,
-        known_defects=(RETIRED_AMONG_LATEST,),
-        truth=truth.overlaps,
+        known_defects=(RETIRED_AMONG_LATEST, OF_NOTHING),
+        truth=shares_or_error,
     ),
     suggest_latest_roots("chunkedgraph.suggest_latest_roots", lambda peers, pin: peers.cave(pin).chunkedgraph),
     Row(

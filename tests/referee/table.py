@@ -9,12 +9,19 @@ from collections.abc import Iterator
 from cortexclient import AsyncCortexClient
 from cortexclient.services._base import Service
 
-from . import rows_graph, rows_history
+from . import rows_client, rows_graph, rows_history
 from .rows import Row
 
-TABLE: dict[str, Row] = {row.name: row for row in [*rows_graph.ROWS, *rows_history.ROWS]}
+TABLE: dict[str, Row] = {row.name: row for row in [*rows_client.ROWS, *rows_graph.ROWS, *rows_history.ROWS]}
 
 WITHOUT_REFEREE: dict[str, str] = {
+    "at": "every variation with a pin goes through it, the peers' through CAVEclient(version=...)",
+    "cave": "it is the peer",
+    "space": "it is standard_transform's own object, which cortical-tools holds too",
+    "spec": "what this package knows before it asks; the peers have no such record",
+    "stats": "counts this client's requests; the peers do not count",
+    "closed": "tells whether aclose was called; the peers are never closed",
+    "now": "the clock of this machine",
     "aclose": "closes connections, which the peers leave to the garbage collector",
     "chunkedgraph.lifetimes_ms": "the integers behind get_root_lifetimes, which has a row",
 }

@@ -24,7 +24,7 @@ differed: Counter[str] = Counter()
 def test_same_call_same_data(bench: Bench, row: Row) -> None:
     variations = list(row.variations(bench.facts))
     wrong = [f"{asked}\n    {problem}" for asked in variations if (problem := problem_with(bench, row, asked))]
-    assert not wrong, f"{len(wrong)} of {len(variations)} variations of {row.name}:\n  " + "\n  ".join(wrong)
+    assert not wrong, f"{len(wrong)} of {len(variations)} variations of {row.name}:\n  " + "\n  ".join(wrong[:5])
 
 
 def problem_with(bench: Bench, row: Row, asked: Ask) -> str | None:
@@ -35,16 +35,24 @@ def problem_with(bench: Bench, row: Row, asked: Ask) -> str | None:
         return f"raised {our_error!r}, which is no error of this package"
     defect = row.excuse(bench.facts, asked)
     if defect is None:
-        if our_error or their_error:
-            return None if our_error and their_error else f"only one failed: ours {our_error!r}, theirs {their_error!r}"
-        return difference(row, ours, theirs)
-    if their_error or difference(row, ours, theirs):
-        differed[f"{row.name}: {defect.reason}"] += 1
-    assert row.truth is not None
+        problem = compared(row, (ours, our_error), (theirs, their_error))
+    else:
+        problem = None
+        differed[f"{row.name}: {defect.reason}"] += bool(compared(row, (ours, our_error), (theirs, their_error)))
+    if problem or row.truth is None or (defect is None and our_error):
+        return problem
     truth = row.truth(bench.facts, asked)
     if isinstance(truth, Raises):
         return None if isinstance(our_error, truth.kind) else f"answered, or raised {our_error!r}, not {truth.kind}"
-    return f"raised {our_error!r}" if our_error else difference(row, ours, truth)
+    return f"raised {our_error!r}" if our_error else difference(row, ours, truth, "from the truth")
+
+
+def compared(row: Row, ours: tuple[Any, Exception | None], theirs: tuple[Any, Exception | None]) -> str | None:
+    """Why two outcomes are not the same: two failures are, whatever their words."""
+    (our_value, our_error), (their_value, their_error) = ours, theirs
+    if our_error or their_error:
+        return None if our_error and their_error else f"only one failed: ours {our_error!r}, theirs {their_error!r}"
+    return difference(row, our_value, their_value, "from the peer's")
 
 
 def attempt(call: Any) -> tuple[Any, Exception | None]:
@@ -54,11 +62,11 @@ def attempt(call: Any) -> tuple[Any, Exception | None]:
         return None, error
 
 
-def difference(row: Row, ours: Any, other: Any) -> str | None:
+def difference(row: Row, ours: Any, other: Any, which: str) -> str | None:
     try:
         row.same(ours, other)
     except Exception as error:  # noqa: BLE001 - a comparison that breaks is a difference too
-        return f"{type(error).__name__}: {error}"[:1500]
+        return f"differs {which}: {type(error).__name__}: {error}"[:1500]
     return None
 
 

@@ -14,11 +14,16 @@ from .facts import Facts
 from .rows import Ask
 
 
-def ms(when: datetime | None, *, facts: Facts | None = None, asked: Ask | None = None) -> int:
-    """An instant as the graph keeps it; none: the pinned version's, else now."""
+def exact_ms(when: datetime | None, *, facts: Facts | None = None, asked: Ask | None = None) -> float:
+    """An instant with its microseconds; none: the pinned version's, else now. Lineages are cut there."""
     if when is None and facts is not None and asked is not None and asked.pin is not None:
-        return int(facts.world.version(asked.pin).time_us // 1000)
-    return int((when or datetime.now(UTC)).timestamp() * 1000)
+        return float(facts.world.version(asked.pin).time_us / 1000)
+    return (when or datetime.now(UTC)).timestamp() * 1000
+
+
+def ms(when: datetime | None, *, facts: Facts | None = None, asked: Ask | None = None) -> int:
+    """An instant as the graph keeps it, in whole milliseconds. Roots are looked up there."""
+    return int(exact_ms(when, facts=facts, asked=asked))
 
 
 def as_list(ids: Any) -> list[int]:
@@ -139,11 +144,11 @@ def overlaps(facts: Facts, asked: Ask) -> dict[int, float]:
 
 def past_ids(facts: Facts, asked: Ask) -> dict[int, list[int]]:
     """Where the lineage of each root ends when it is walked back past every root that a time does not precede."""
-    lineage, past = lineage_of(facts), ms(asked["timestamp_past"])
+    lineage, past = lineage_of(facts), exact_ms(asked["timestamp_past"])
     return {one: sorted(_ends(lineage, one, past)) for one in as_list(asked["root_ids"])}
 
 
-def _ends(lineage: Lineage, root: int, past_ms: int) -> Iterable[int]:
+def _ends(lineage: Lineage, root: int, past_ms: float) -> Iterable[int]:
     seen, front, ends = {root}, [root], set[int]()
     while front:
         one = front.pop()
@@ -152,3 +157,21 @@ def _ends(lineage: Lineage, root: int, past_ms: int) -> Iterable[int]:
         front += before - seen
         seen |= before
     return ends
+
+
+def undone(facts: Facts) -> set[int]:
+    """Edits that do not stand any more: undone, and not redone since. An undoing or redoing stands for its edit."""
+    edit: dict[int, int] = {}
+    gone: set[int] = set()
+    for number, operation in sorted(facts.graph.operations.items()):
+        target = operation.undo_operation_id or operation.redo_operation_id
+        if target is None or operation.status:
+            continue
+        edit[number] = edit.get(target, target)
+        undoing = bool(operation.undo_operation_id)
+        (gone.add if undoing != is_undoing(facts, target) else gone.discard)(edit[number])
+    return gone
+
+
+def is_undoing(facts: Facts, number: int) -> bool:
+    return bool(facts.graph.operations[number].undo_operation_id)
