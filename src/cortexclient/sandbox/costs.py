@@ -46,3 +46,18 @@ TABLE_QUERY_PER_ROW: Final = 5e-6
 LIVE_QUERY: Final = 0.200
 LIVE_QUERY_PER_ROW: Final = 5e-6
 """A live query, and for each row scanned; root look-ups that it needs are charged on top (assumption)."""
+
+LEVEL2_PER_ID: Final = 0.00015
+"""A record of the level-2 cache, for each distinct id (assumption: one row read, as in the graph)."""
+
+SKELETON_READ: Final = 0.020
+"""A skeleton from the service's bucket, and the list of refused roots with it, for each id (assumption)."""
+
+SKELETON_EXISTS: Final = 0.002
+"""Whether the bucket holds a skeleton, for each id (assumption)."""
+
+SKELETON_MADE: Final = 60.0
+"""From the queue to the bucket: what the service itself estimates."""
+
+PROXY_PATIENCE: Final = 300.0
+"""After so long the proxy in front of a service gives up on it and answers 504."""

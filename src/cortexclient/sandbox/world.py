@@ -13,9 +13,12 @@ from typing import Any, Final, Self
 import polars as pl
 
 from .graph import Cells, Edges, Graph, Layout, Lineage, Operation
+from .level2 import Level2Cache
+from .skeletons import Shapes, Skeletons
+from .states import States
 from .tables import Table, Tables, Version, View
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the files that `World.save` writes; another number is refused."""
 
 
@@ -75,6 +78,10 @@ class World:
         What a user should know about the data: what is real, what is synthetic.
     row_cap
         The most rows that a table query answers with.
+    shapes
+        What is recorded of level-2 nodes and skeletons; for all others they are made when asked for.
+    without_level2
+        Segmentation tables that have no level-2 cache.
     """
 
     name: str
@@ -86,6 +93,24 @@ class World:
     datastacks: dict[str, Datastack] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     row_cap: int = 500_000
+    shapes: Shapes = field(default_factory=Shapes)
+    without_level2: frozenset[str] = frozenset()
+
+    @cached_property
+    def level2(self) -> Level2Cache:
+        """Records of level-2 nodes."""
+        return Level2Cache(self.graph, self.shapes.level2)
+
+    @cached_property
+    def skeletons(self) -> Skeletons:
+        """The skeletons that are there, and those that are being made."""
+        newest = max((v.time_us for v in self.versions if v.valid), default=self.graph.created_ms * 1000)
+        return Skeletons(self.graph, self.level2, self.shapes, newest // 1000)
+
+    @cached_property
+    def states(self) -> States:
+        """Neuroglancer states that clients have uploaded; they are not saved."""
+        return States()
 
     @cached_property
     def annotations(self) -> Tables:
@@ -162,6 +187,9 @@ class World:
         _operations_frame(self.graph.operations.values()).write_parquet(target / "operations.parquet")
         for name, table in self.tables.items():
             table.rows.write_parquet(target / "tables" / f"{name}.parquet")
+        (target / "shapes").mkdir(exist_ok=True)
+        for part in fields(Shapes):
+            getattr(self.shapes, part.name).write_parquet(target / "shapes" / f"{part.name}.parquet")
         (target / "world.json").write_text(json.dumps(self._header(), indent=1, default=datetime.isoformat))
 
     def _header(self) -> dict[str, Any]:
@@ -172,6 +200,7 @@ class World:
             "seed": self.seed,
             "notes": self.notes,
             "row_cap": self.row_cap,
+            "without_level2": sorted(self.without_level2),
             "graph": {"table": self.graph.table, "created_ms": self.graph.created_ms, "info": self.graph.info},
             "layout": asdict(self.graph.layout),
             "tables": [{name: getattr(table, name) for name in sorted(rows)} for table in self.tables.values()],
@@ -215,6 +244,8 @@ class World:
             datastacks={record["name"]: Datastack(**_revived(record)) for record in header["datastacks"]},
             notes=header["notes"],
             row_cap=header["row_cap"],
+            shapes=Shapes(**{f.name: pl.read_parquet(source / "shapes" / f"{f.name}.parquet") for f in fields(Shapes)}),
+            without_level2=frozenset(header["without_level2"]),
         )
 
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from ..calls import RouteTable
-from . import auth, chunkedgraph, info, materialize, schema
+from . import auth, chunkedgraph, info, l2cache, materialize, schema, skeletoncache, state
 
-ALL: tuple[RouteTable, ...] = (info.TABLE, chunkedgraph.ROUTES, materialize.TABLE, schema.TABLE)
+ALL: tuple[RouteTable, ...] = (
+    info.TABLE,
+    chunkedgraph.ROUTES,
+    materialize.TABLE,
+    schema.TABLE,
+    l2cache.TABLE,
+    skeletoncache.TABLE,
+    state.TABLE,
+)
 """All tables but those that need more than a world: ``auth.table`` needs the accounts."""
 
-__all__ = ["ALL", "auth", "chunkedgraph", "info", "materialize", "schema"]
+__all__ = ["ALL", "auth", "chunkedgraph", "info", "l2cache", "materialize", "schema", "skeletoncache", "state"]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from .. import costs
 from ..calls import Call, Reply
 from ..edges import Edges
-from ..graph import NEVER, Graph
+from ..graph import Graph
 from ..layout import Ids, Layout
+from ..level2 import born, level2_graph
 from .chunkedgraph_lookups import inside, parse_bounds
 from .chunkedgraph_points import Point, parse_points, supervoxels_at
 from .chunkedgraph_protocol import (
@@ -65,23 +66,6 @@ def info(world: World, call: Call) -> Reply:
     return json_reply(call, document | graph.info)
 
 
-def level2_graph(graph: Graph, node: int) -> npt.NDArray[np.int64]:
-    """Pairs of level-2 nodes of ``node`` that an active edge between chunks joins, (n, 2): a < b, unique, sorted."""
-    level2 = graph.leaves(node, 2)
-    supervoxels, owner = graph.children_of(level2)
-    order = np.argsort(supervoxels)
-    supervoxels, parent = supervoxels[order], level2[owner[order]]
-    edges = graph.edges_within(supervoxels, _born(graph, node))
-    ends = np.stack([parent[np.searchsorted(supervoxels, end)] for end in (edges.a, edges.b)], axis=1)
-    ends = np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1)
-    return np.unique(ends, axis=0)
-
-
-def _born(graph: Graph, node: int) -> int:
-    created = int(graph.created([node])[0])
-    return created if created != NEVER else graph.created_ms
-
-
 def lvl2_graph(world: World, call: Call) -> Reply:
     """The level-2 graph of a node, within bounds if given; the header ``Used-Bounds`` says whether they were."""
     graph, call = open_graph(world, call)
@@ -103,7 +87,7 @@ def subgraph(world: World, call: Call) -> Reply:
     supervoxels = inside(graph.layout, found, box)
     if not len(supervoxels) and call.strict:
         raise ChunkedGraphError(404, "", crash="index 0 is out of bounds for axis 0 with size 0")
-    edges = both_directions(graph.layout, graph.edges_within(supervoxels, _born(graph, node)))
+    edges = both_directions(graph.layout, graph.edges_within(supervoxels, born(graph, node)))
     answer = {
         "nodes": np.stack([edges.a, edges.b], axis=1).tolist(),
         "affinities": edges.affinity.astype(np.float64).tolist(),

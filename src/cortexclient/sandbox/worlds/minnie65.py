@@ -28,6 +28,7 @@ from .history import History, Outcome
 from .neurons import SINGLE, Neurons, write_neurons
 from .proofreading import NAMED_EDITS, Population, proofread
 from .recorded import AXES, SIDES, Objects, bind_supervoxels, changes, place_nuclei, read_synapses, synapse_points
+from .shapes import minnie65_shapes
 from .synthetic import DAY_MS, name_roots
 
 FIRST_MADE: Final = 1_000_000
@@ -108,6 +109,7 @@ def minnie65_world(data: Path, seed: int = 0) -> World:
         name="minnie65",
         seed=seed,
         notes=NOTES,
+        shapes=minnie65_shapes(data),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ..world import Datastack, World
+from .shapes import toy_shapes
 from .toy_graph import toy_graph
 from .toy_tables import toy_tables
 
@@ -27,6 +28,7 @@ def toy_world(data: Path) -> World:
         datastacks={name: _datastack(name, graph.table) for name in ("toy", "toy_public")},
         notes={"data": "recorded from PyChunkedGraph 2.21.1 and MaterializationEngine 5.26.4, of a made-up volume"},
         row_cap=ROW_CAP,
+        shapes=toy_shapes(data),
     )
 
 
