@@ -1,7 +1,9 @@
-"""Arrow tables to pandas frames: ids stay int64, positions become what ``split_positions`` says."""
+"""Arrow tables to frames: ids stay int64, points come in the unit that is wanted, split or not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,43 @@ def position_stems(columns: list[str]) -> list[str]:
     return [stem for stem, names in triples if names == columns[columns.index(names[0]) :][:3]]
 
 
+def scaled(table: pa.Table, stored: Sequence[float], desired: Sequence[float], finer: int = 1) -> pa.Table:
+    """Give all points in another unit: int64 where the factors are whole numbers, else float64.
+
+    (int64 even for small numbers: squares of nanometres do not fit 32 bits.)
+
+    Parameters
+    ----------
+    stored, desired
+        nm per axis, before and after.
+    finer
+        The stored values are about multiples of this, made whole by cutting: the nearest multiple is meant.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    factors = [_ratio(a, b) * finer for a, b in zip(stored, desired, strict=True)]
+    whole = all(factor.denominator == 1 for factor in factors)
+    for stem in position_stems(table.column_names):
+        for axis, factor in zip(AXES, factors, strict=True):
+            index = table.schema.get_field_index(stem + axis)
+            values = table.column(index)
+            if finer > 1:
+                values = pc.round(pc.divide(pc.cast(values, pa.float64()), float(finer)))
+            values = pc.cast(values, pa.int64())
+            if factor.numerator != 1:
+                values = pc.multiply(values, pa.scalar(factor.numerator, pa.int64()))
+            if not whole:
+                values = pc.divide(pc.cast(values, pa.float64()), float(factor.denominator))
+            table = table.set_column(index, stem + axis, values)
+    return table
+
+
+def _ratio(stored: float, desired: float) -> Fraction:
+    """The factor as it was meant: 9.7 is 97/10, not the nearest binary fraction."""
+    return (Fraction(str(stored)) / Fraction(str(desired))).limit_denominator(10**9)
+
+
 def to_pandas(table: pa.Table, split_positions: bool = True) -> pd.DataFrame:
     """Make a pandas frame of a query's answer.
 
@@ -37,7 +76,7 @@ def to_pandas(table: pa.Table, split_positions: bool = True) -> pd.DataFrame:
     import pyarrow as pa
 
     nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas(split_blocks=True)
     for field in table.schema:
         column = table.column(field.name)
         if column.null_count and field.type in nullable:
@@ -63,4 +102,7 @@ def positions(frame: pd.DataFrame, stem: str) -> npt.NDArray[Any]:
     if name in frame:
         column = frame[name]
         return np.stack(column.to_list()) if len(column) else np.empty((0, 3))
-    return np.column_stack([frame[name + axis].to_numpy() for axis in AXES])
+    columns = [frame[name + axis] for axis in AXES]
+    if any(column.hasnans for column in columns):  # an optional point: NaN where there is none
+        return np.column_stack([column.to_numpy(np.float64, na_value=np.nan) for column in columns])
+    return np.column_stack([column.to_numpy() for column in columns])

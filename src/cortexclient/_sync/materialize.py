@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from cortexclient import _portal
 from cortexclient._twin import Twin
-from cortexclient._types import When
+from cortexclient._types import Ids, When
 from cortexclient.services.materialize import AsyncMaterialize
-from cortexclient.services.materialize._queries import Filters
+from cortexclient.services.materialize._filters import Filters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,37 +35,49 @@ class Materialize(Twin[AsyncMaterialize]):
         split_positions: bool = False,
         desired_resolution: Sequence[float] | None = None,
         materialization_version: int | None = None,
+        timestamp: When | None = None,
+        merge_reference: bool = True,
+        split: bool = True,
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
-        """Query one table of a version.
+        """Query one table at a version or at any instant.
 
         Parameters
         ----------
         table
-            Its name. A reference table comes with its own columns only; join it by ``target_id``.
+            Its name.
         select_columns
-            Default: all. A point is named by its stem (``pt_position``).
+            Default: all; the answer has exactly these, in this order. A point is named by its stem (``pt_position``).
         offset, limit
             Skip and cap rows. The servers keep no order between calls: do not page with them.
         split_positions
             Points as three columns ``_x, _y, _z`` instead of one of (3,) arrays.
         desired_resolution
-            Unit of the points in nm per axis; default: the table's own voxels.
-        materialization_version
-            Default: the client's pinned version, else the newest.
+            Unit of the points in nm per axis; default: the table's own voxels. Fractions are kept.
+        materialization_version, timestamp
+            A version, or an instant (aware) at which the live tables are asked. Default: what the client is pinned to,
+            else the newest version.
+        merge_reference
+            Join a reference table with the table that it refers to: its own columns keep their names, those of the
+            other table that both have get ``_ref`` (in ``client.tables`` it is the other way round). Filters are about
+            the table's own columns. False: its own columns only.
+        split
+            Ask in parts where the server's row cap cuts the answer; False: raise.
         **filters
             See :class:`Filters`.
 
         Returns
         -------
         DataFrame
-            Ids int64. ``attrs`` tell ``table_name``, ``materialization_version`` and ``dataframe_resolution`` (nm).
+            Ids int64. The first columns of a table are always ``id, created, superceded_id, valid`` (null where the
+            server does not tell them), supervoxels and roots come last. ``attrs`` tell ``table_name``,
+            ``materialization_version`` or ``timestamp``, ``dataframe_resolution`` (nm) and ``filters``.
 
         Raises
         ------
         TruncatedResult
-            If the server's row cap cut the answer (``.partial`` holds what came); narrow it, or give a ``limit``.
+            If rows are missing that could not be had by asking in parts (``.partial`` holds what came).
         NotFoundError
             If there is no such table or version.
         """
@@ -78,8 +90,115 @@ class Materialize(Twin[AsyncMaterialize]):
             split_positions=split_positions,
             desired_resolution=desired_resolution,
             materialization_version=materialization_version,
+            timestamp=timestamp,
+            merge_reference=merge_reference,
+            split=split,
             timeout=timeout,
             **filters,
+        )
+
+    def join_query(
+        self,
+        tables: Sequence[Sequence[str]],
+        *,
+        select_columns: Mapping[str, Sequence[str]] | None = None,
+        suffixes: Mapping[str, str] | Sequence[str] | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        split_positions: bool = False,
+        desired_resolution: Sequence[float] | None = None,
+        materialization_version: int | None = None,
+        split: bool = True,
+        timeout: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> pd.DataFrame:
+        """Join two tables of a version: the pairs of rows in which two columns are equal.
+
+        Parameters
+        ----------
+        tables
+            ``[[table, column], [table, column]]``.
+        select_columns
+            ``{table: [columns]}``; a table that is not named gives none.
+        suffixes
+            What is put behind names that both tables have: by table, or in their order. Default: ``x``, ``y``.
+        desired_resolution
+            Default: the voxels of the second table, for all points.
+        **filters
+            By table and column: ``filter_equal_dict={table: {column: value}}``.
+
+        Returns
+        -------
+        DataFrame
+            As for :meth:`query_table`; of two tables, ``superceded_id`` of neither.
+        """
+        return _portal.run(
+            self._inner.join_query,
+            tables,
+            select_columns=select_columns,
+            suffixes=suffixes,
+            offset=offset,
+            limit=limit,
+            split_positions=split_positions,
+            desired_resolution=desired_resolution,
+            materialization_version=materialization_version,
+            split=split,
+            timeout=timeout,
+            **filters,
+        )
+
+    def synapse_query(
+        self,
+        pre_ids: Ids | None = None,
+        post_ids: Ids | None = None,
+        *,
+        bounding_box: Sequence[Sequence[float]] | None = None,
+        bounding_box_column: str = "post_pt_position",
+        timestamp: When | None = None,
+        remove_autapses: bool = True,
+        include_zeros: bool = True,
+        limit: int | None = None,
+        offset: int | None = None,
+        split_positions: bool = False,
+        desired_resolution: Sequence[float] | None = None,
+        materialization_version: int | None = None,
+        synapse_table: str | None = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Find synapses by their presynaptic and postsynaptic roots, both of which must match where both are given.
+
+        Parameters
+        ----------
+        bounding_box, bounding_box_column
+            Only synapses with this point in this box (voxels of the table).
+        remove_autapses
+            Leave out synapses of a root with itself.
+        include_zeros
+            Keep synapses with a side outside the segmentation (root 0).
+        synapse_table
+            Default: that of the datastack.
+
+        Returns
+        -------
+        DataFrame
+            As for :meth:`query_table`, to which all other parameters go.
+        """
+        return _portal.run(
+            self._inner.synapse_query,
+            pre_ids,
+            post_ids,
+            bounding_box=bounding_box,
+            bounding_box_column=bounding_box_column,
+            timestamp=timestamp,
+            remove_autapses=remove_autapses,
+            include_zeros=include_zeros,
+            limit=limit,
+            offset=offset,
+            split_positions=split_positions,
+            desired_resolution=desired_resolution,
+            materialization_version=materialization_version,
+            synapse_table=synapse_table,
+            timeout=timeout,
         )
 
     def query_view(
@@ -92,6 +211,7 @@ class Materialize(Twin[AsyncMaterialize]):
         split_positions: bool = False,
         desired_resolution: Sequence[float] | None = None,
         materialization_version: int | None = None,
+        split: bool = True,
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
@@ -105,6 +225,7 @@ class Materialize(Twin[AsyncMaterialize]):
             split_positions=split_positions,
             desired_resolution=desired_resolution,
             materialization_version=materialization_version,
+            split=split,
             timeout=timeout,
             **filters,
         )
@@ -123,6 +244,7 @@ class Materialize(Twin[AsyncMaterialize]):
         desired_resolution: Sequence[float] | None = None,
         allow_missing_lookups: bool = False,
         allow_invalid_root_ids: bool = False,
+        split: bool = True,
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
@@ -140,8 +262,6 @@ class Materialize(Twin[AsyncMaterialize]):
             Suffix for the columns of each joined table.
         select_columns
             ``{table: [columns]}``; every table of the query must then be named.
-        offset, limit, split_positions, desired_resolution, filters
-            As for :meth:`query_table`.
         allow_missing_lookups
             Leave out rows whose supervoxels were not looked up yet, instead of failing.
         allow_invalid_root_ids
@@ -150,7 +270,7 @@ class Materialize(Twin[AsyncMaterialize]):
         Returns
         -------
         DataFrame
-            As for :meth:`query_table`; ``attrs`` tell ``timestamp``.
+            As for :meth:`query_table`, to which all other parameters go; ``attrs`` tell ``timestamp``.
         """
         return _portal.run(
             self._inner.live_live_query,
@@ -165,6 +285,7 @@ class Materialize(Twin[AsyncMaterialize]):
             desired_resolution=desired_resolution,
             allow_missing_lookups=allow_missing_lookups,
             allow_invalid_root_ids=allow_invalid_root_ids,
+            split=split,
             timeout=timeout,
             **filters,
         )
@@ -177,22 +298,13 @@ class Materialize(Twin[AsyncMaterialize]):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the rows of a table that pass the filters, without fetching them."""
+        """Count the rows that a query of a table would return, without fetching them."""
         return _portal.run(
             self._inner.query_count, table, materialization_version=materialization_version, timeout=timeout, **filters
         )
 
     def fetch_complete(self, table: str, columns: Sequence[str], version: int, **filters: Unpack[Filters]) -> pa.Table:
-        """Fetch all rows that match the filters, however many, and prove it by the server's own count.
-
-        Where the row cap cuts an answer, the range of ``id`` is halved until no part is cut; never by offset, since the
-        servers keep no order between calls.
-
-        Returns
-        -------
-        pyarrow.Table
-            The selected columns, ``id`` first; in no particular order.
-        """
+        """Fetch some columns of all rows that match, however many there are, ``id`` first; in no particular order."""
         return _portal.run(self._inner.fetch_complete, table, columns, version, **filters)
 
     def get_tables(self, version: int | None = None, *, timeout: float | None = None) -> list[str]:

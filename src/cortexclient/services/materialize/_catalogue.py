@@ -115,26 +115,25 @@ class Catalogue(Versions):
                 return json.decode((await session.send(endpoint, path)).body)
             except (NotFoundError, ServerError) as error:
                 if name is not None:
-                    await self._explain(name, version, error)
+                    await explain(self, name, version, error)
                 raise
 
         key = (str(endpoint), session.server, session.spec.datastack, version, name)
         return await session.cache.get(key, load, ttl=5 * MINUTES)
 
-    async def _explain(self, name: str, version: int, error: CortexError) -> None:
-        """Raise a better error if the version or the name is the reason of the failure, else return."""
-        if isinstance(error, ServerError) and error.status != 500:
-            return
-        await self.get_version_metadata(version)
-        known = await self.get_tables(version) + await self.get_views(version)
-        if name in known:
-            return
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(nearest)}?" if nearest else "client.materialize.get_tables() lists the tables"
-        )
-        raise NotFoundError(
-            f"{self._session.spec.datastack} version {version} has no table or view {name!r}; {hint}",
-            nearest=nearest,
-            endpoint=error.endpoint,
-        ) from error
+
+async def explain(catalogue: Catalogue, name: str, version: int, error: CortexError) -> None:
+    """Raise a better error if the version or the name is the reason of the failure, else return."""
+    if isinstance(error, ServerError) and error.status != 500:
+        return
+    await catalogue.get_version_metadata(version)
+    known = await catalogue.get_tables(version) + await catalogue.get_views(version)
+    if name in known:
+        return
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else "client.materialize.get_tables() lists the tables"
+    raise NotFoundError(
+        f"version {version} has no table or view {name!r}; {hint}",
+        nearest=nearest,
+        endpoint=error.endpoint,
+    ) from error

@@ -1,73 +1,33 @@
-"""Rows of tables and views, frozen and live."""
+"""Rows of tables, joins and views, frozen and live, under caveclient's method names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
-
-import numpy as np
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..._fanout import fan_out, running
-from ..._transport import Reply
-from ..._types import When
-from ..._wire import arrow, endpoints, json
-from ..._wire.endpoints import Endpoint
-from ...errors import CortexUsageError, DecodeError, NotFoundError, ServerError, ServerRefusedError, TruncatedResult
+from ..._types import Ids, When
+from ...errors import CortexUsageError
 from ...frames import to_pandas
+from ...ids import as_ids
 from .._base import check_aware
 from ._catalogue import Catalogue
+from ._filters import Filters, wire_filters
+from ._row_query import RowQuery
+from ._rows import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 
-class Filters(TypedDict, total=False):
-    """caveclient's filters: each maps columns to what they must be. All conditions must hold."""
-
-    filter_in_dict: Mapping[str, Any]
-    """Column to a list of values. An empty list matches no row."""
-    filter_out_dict: Mapping[str, Any]
-    """Column to a list of values that it must not have."""
-    filter_equal_dict: Mapping[str, Any]
-    filter_greater_dict: Mapping[str, Any]
-    filter_less_dict: Mapping[str, Any]
-    filter_greater_equal_dict: Mapping[str, Any]
-    filter_less_equal_dict: Mapping[str, Any]
-    filter_spatial_dict: Mapping[str, Any]
-    """Point to a box ``[[xmin, ymin, zmin], [xmax, ymax, zmax]]`` in the table's own voxels."""
-    filter_regex_dict: Mapping[str, str]
-    """String column to a PostgreSQL pattern, searched anywhere, case-sensitive."""
-
-
-TRUNCATED = ("Limited query to", "more results which are not shown")
-"""What the ``Warning`` header says when rows may be missing; nothing in the body does."""
-EMPTY_TABLE = "returned no results"
-"""How a live query on a table without any rows is refused (MaterializationEngine 5.26)."""
-
-
-def _wire_filters(name: str, filters: Filters) -> dict[str, Any]:
-    unknown = set(filters) - set(Filters.__annotations__)
-    if unknown:
-        raise CortexUsageError(
-            f"no filter is called {', '.join(sorted(unknown))}; there are {', '.join(Filters.__annotations__)}"
-        )
-    given = cast(dict[str, Mapping[str, Any]], filters)
-    renamed = {"filter_notin_dict" if key == "filter_out_dict" else key: value for key, value in given.items()}
-    return {key: {name: {column: _plain(v) for column, v in value.items()}} for key, value in renamed.items() if value}
-
-
-def _plain(value: Any) -> Any:
-    """A filter value as JSON knows it: arrays, Series and sets become lists, exactly."""
-    if isinstance(value, set | frozenset | range):
-        return list(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value.isoformat() if hasattr(value, "isoformat") else value
-
-
 class Queries(Catalogue):
-    """Frozen and live rows."""
+    """Frozen and live rows, always whole."""
+
+    @property
+    def _rows(self) -> Rows:
+        return Rows(self._session, self)
 
     async def query_table(
         self,
@@ -79,45 +39,176 @@ class Queries(Catalogue):
         split_positions: bool = False,
         desired_resolution: Sequence[float] | None = None,
         materialization_version: int | None = None,
+        timestamp: When | None = None,
+        merge_reference: bool = True,
+        split: bool = True,
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
-        """Query one table of a version.
+        """Query one table at a version or at any instant.
 
         Parameters
         ----------
         table
-            Its name. A reference table comes with its own columns only; join it by ``target_id``.
+            Its name.
         select_columns
-            Default: all. A point is named by its stem (``pt_position``).
+            Default: all; the answer has exactly these, in this order. A point is named by its stem (``pt_position``).
         offset, limit
             Skip and cap rows. The servers keep no order between calls: do not page with them.
         split_positions
             Points as three columns ``_x, _y, _z`` instead of one of (3,) arrays.
         desired_resolution
-            Unit of the points in nm per axis; default: the table's own voxels.
-        materialization_version
-            Default: the client's pinned version, else the newest.
+            Unit of the points in nm per axis; default: the table's own voxels. Fractions are kept.
+        materialization_version, timestamp
+            A version, or an instant (aware) at which the live tables are asked. Default: what the client is pinned to,
+            else the newest version.
+        merge_reference
+            Join a reference table with the table that it refers to: its own columns keep their names, those of the
+            other table that both have get ``_ref`` (in ``client.tables`` it is the other way round). Filters are about
+            the table's own columns. False: its own columns only.
+        split
+            Ask in parts where the server's row cap cuts the answer; False: raise.
         **filters
             See :class:`Filters`.
 
         Returns
         -------
         DataFrame
-            Ids int64. ``attrs`` tell ``table_name``, ``materialization_version`` and ``dataframe_resolution`` (nm).
+            Ids int64. The first columns of a table are always ``id, created, superceded_id, valid`` (null where the
+            server does not tell them), supervoxels and roots come last. ``attrs`` tell ``table_name``,
+            ``materialization_version`` or ``timestamp``, ``dataframe_resolution`` (nm) and ``filters``.
 
         Raises
         ------
         TruncatedResult
-            If the server's row cap cut the answer (``.partial`` holds what came); narrow it, or give a ``limit``.
+            If rows are missing that could not be had by asking in parts (``.partial`` holds what came).
         NotFoundError
             If there is no such table or version.
         """
-        body = _body(select_columns, offset, limit, desired_resolution)
         with running(timeout, None, None):
-            version = await self._version(materialization_version)
-            found, reply = await self._rows(endpoints.TABLE_QUERY, table, version, body, filters)
-        return _framed(found, reply, split_positions, table_name=table, materialization_version=version)
+            when = await self._rows.when(materialization_version, timestamp)
+            query = RowQuery(table, when, wire_filters(filters, table), offset=offset, limit=limit)
+            base = (await self._rows.described(table, when)).get("reference_table") if merge_reference else None
+            if base:
+                suffixes = {table: "", base: "_ref"}
+                query = replace(query, joins=((table, "target_id", base, "id"),), suffixes=suffixes)
+                query, desired_resolution = await self._rows.on_grid(query, desired_resolution, base)
+            elif select_columns is not None:
+                query = replace(query, select={table: list(select_columns)})
+            found, attrs = await self._rows.fetch(query, desired_resolution, split=split)
+            if base and select_columns is not None:
+                found = _chosen(found, select_columns)
+        return framed(found, attrs, split_positions)
+
+    async def join_query(
+        self,
+        tables: Sequence[Sequence[str]],
+        *,
+        select_columns: Mapping[str, Sequence[str]] | None = None,
+        suffixes: Mapping[str, str] | Sequence[str] | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        split_positions: bool = False,
+        desired_resolution: Sequence[float] | None = None,
+        materialization_version: int | None = None,
+        split: bool = True,
+        timeout: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> pd.DataFrame:
+        """Join two tables of a version: the pairs of rows in which two columns are equal.
+
+        Parameters
+        ----------
+        tables
+            ``[[table, column], [table, column]]``.
+        select_columns
+            ``{table: [columns]}``; a table that is not named gives none.
+        suffixes
+            What is put behind names that both tables have: by table, or in their order. Default: ``x``, ``y``.
+        desired_resolution
+            Default: the voxels of the second table, for all points.
+        **filters
+            By table and column: ``filter_equal_dict={table: {column: value}}``.
+
+        Returns
+        -------
+        DataFrame
+            As for :meth:`query_table`; of two tables, ``superceded_id`` of neither.
+        """
+        if len(tables) != 2 or any(isinstance(pair, str) or len(pair) != 2 for pair in tables):
+            raise CortexUsageError(f"two tables are joined by [[table, column], [table, column]], not {tables!r}")
+        (first, column), (second, other) = tables
+        named = (
+            suffixes if isinstance(suffixes, Mapping) else dict(zip((first, second), suffixes or "xy", strict=False))
+        )
+        with running(timeout, None, None):
+            when = await self._rows.when(materialization_version, None)
+            select = None if select_columns is None else {name: list(c) for name, c in select_columns.items()}
+            joins = ((first, column, second, other),)
+            query = RowQuery(first, when, wire_filters(filters), joins, named, select, offset, limit)
+            query, desired_resolution = await self._rows.on_grid(query, desired_resolution, second)
+            found, attrs = await self._rows.fetch(query, desired_resolution, split=split)
+        return framed(found, attrs | {"tables": [first, second]}, split_positions)
+
+    async def synapse_query(
+        self,
+        pre_ids: Ids | None = None,
+        post_ids: Ids | None = None,
+        *,
+        bounding_box: Sequence[Sequence[float]] | None = None,
+        bounding_box_column: str = "post_pt_position",
+        timestamp: When | None = None,
+        remove_autapses: bool = True,
+        include_zeros: bool = True,
+        limit: int | None = None,
+        offset: int | None = None,
+        split_positions: bool = False,
+        desired_resolution: Sequence[float] | None = None,
+        materialization_version: int | None = None,
+        synapse_table: str | None = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Find synapses by their presynaptic and postsynaptic roots, both of which must match where both are given.
+
+        Parameters
+        ----------
+        bounding_box, bounding_box_column
+            Only synapses with this point in this box (voxels of the table).
+        remove_autapses
+            Leave out synapses of a root with itself.
+        include_zeros
+            Keep synapses with a side outside the segmentation (root 0).
+        synapse_table
+            Default: that of the datastack.
+
+        Returns
+        -------
+        DataFrame
+            As for :meth:`query_table`, to which all other parameters go.
+        """
+        chosen: dict[str, Any] = {"pre_pt_root_id": pre_ids, "post_pt_root_id": post_ids}
+        wanted = {column: as_ids(ids, column) for column, ids in chosen.items() if ids is not None}
+        filters: dict[str, Any] = {"filter_in_dict": wanted}
+        if not include_zeros:
+            filters["filter_out_dict"] = {column: [0] for column in chosen}
+        if bounding_box is not None:
+            filters["filter_spatial_dict"] = {bounding_box_column: bounding_box}
+        frame = await self.query_table(
+            synapse_table or await self._rows.synapse_table(),
+            offset=offset,
+            limit=limit,
+            split_positions=split_positions,
+            desired_resolution=desired_resolution,
+            materialization_version=materialization_version,
+            timestamp=timestamp,
+            merge_reference=False,
+            timeout=timeout,
+            **filters,
+        )
+        if remove_autapses:
+            frame = frame[frame["pre_pt_root_id"] != frame["post_pt_root_id"]].reset_index(drop=True)
+        frame.attrs["remove_autapses"] = remove_autapses
+        return frame
 
     async def query_view(
         self,
@@ -129,15 +220,19 @@ class Queries(Catalogue):
         split_positions: bool = False,
         desired_resolution: Sequence[float] | None = None,
         materialization_version: int | None = None,
+        split: bool = True,
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
         """Query one view of a version; parameters, result and errors as in :meth:`query_table`."""
-        body = _body(select_columns, offset, limit, desired_resolution)
         with running(timeout, None, None):
-            version = await self._version(materialization_version)
-            found, reply = await self._rows(endpoints.VIEW_QUERY, view_name, version, body, filters)
-        return _framed(found, reply, split_positions, table_name=view_name, materialization_version=version)
+            when = await self._rows.when(materialization_version, None)
+            select = None if select_columns is None else {view_name: list(select_columns)}
+            query = RowQuery(
+                view_name, when, wire_filters(filters, view_name), select=select, offset=offset, limit=limit, view=True
+            )
+            found, attrs = await self._rows.fetch(query, desired_resolution, split=split)
+        return framed(found, attrs, split_positions)
 
     async def live_live_query(
         self,
@@ -153,6 +248,7 @@ class Queries(Catalogue):
         desired_resolution: Sequence[float] | None = None,
         allow_missing_lookups: bool = False,
         allow_invalid_root_ids: bool = False,
+        split: bool = True,
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
@@ -170,8 +266,6 @@ class Queries(Catalogue):
             Suffix for the columns of each joined table.
         select_columns
             ``{table: [columns]}``; every table of the query must then be named.
-        offset, limit, split_positions, desired_resolution, filters
-            As for :meth:`query_table`.
         allow_missing_lookups
             Leave out rows whose supervoxels were not looked up yet, instead of failing.
         allow_invalid_root_ids
@@ -180,33 +274,23 @@ class Queries(Catalogue):
         Returns
         -------
         DataFrame
-            As for :meth:`query_table`; ``attrs`` tell ``timestamp``.
+            As for :meth:`query_table`, to which all other parameters go; ``attrs`` tell ``timestamp``.
         """
-        when = check_aware(timestamp)
-        body = _body(None, offset, limit, desired_resolution) | {
-            "table": table,
-            "timestamp": when.isoformat(),
-            "join_tables": [list(join) for join in joins],
-            "suffixes": dict(suffixes or {}),
-        }
-        if select_columns is not None:
-            body["select_columns"] = {name: list(columns) for name, columns in select_columns.items()}
-        query = {
-            "allow_missing_lookups": str(allow_missing_lookups),
-            "allow_invalid_root_ids": str(allow_invalid_root_ids),
-        }
-        attrs = {"table_name": table, "timestamp": when.isoformat()}
+        query = RowQuery(
+            table,
+            check_aware(timestamp),
+            wire_filters(filters, table),
+            tuple((a, b, c, d) for a, b, c, d in joins),
+            suffixes or {},
+            None if select_columns is None else {name: list(columns) for name, columns in select_columns.items()},
+            offset,
+            limit,
+            flags=live_flags(allow_missing_lookups, allow_invalid_root_ids),
+        )
         with running(timeout, None, None):
-            try:
-                found, reply = await self._send_query(endpoints.LIVE_QUERY, body | _wire_filters(table, filters), query)
-            except ServerRefusedError as error:
-                if EMPTY_TABLE not in error.detail:
-                    raise
-                return _no_rows(body.get("select_columns", {}), attrs)
-            found = _excluded(found, filters)
-            if _may_be_cut(reply, found.num_rows, limit):
-                raise _truncated(found, table)
-        return _framed(found, reply, split_positions, **attrs)
+            query, desired_resolution = await self._rows.on_grid(query, desired_resolution, table)
+            found, attrs = await self._rows.fetch(query, desired_resolution, split=split)
+        return framed(found, attrs, split_positions)
 
     async def query_count(
         self,
@@ -216,153 +300,40 @@ class Queries(Catalogue):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the rows of a table that pass the filters, without fetching them."""
+        """Count the rows that a query of a table would return, without fetching them."""
         with running(timeout, None, None):
-            version = await self._version(materialization_version)
-            return await self._count(endpoints.TABLE_QUERY, table, version, filters)
-
-    async def _count(self, endpoint: Endpoint, name: str, version: int, filters: Filters) -> int:
-        body = _wire_filters(name, filters)
-        path: dict[str, str | int] = {"version": version, "name": name}
-        found, _ = await self._send_query(endpoint, body, {"count": "True"}, path)
-        return int(found.column("count")[0].as_py())
-
-    async def _rows(
-        self, endpoint: Endpoint, name: str, version: int, body: dict[str, Any], filters: Filters
-    ) -> tuple[pa.Table, Reply]:
-        """Send one query, and prove that its answer is whole unless the caller asked for a part."""
-        wanted = body.get("select_columns")
-        hidden = [column for column in filters.get("filter_out_dict", {}) if wanted and column not in wanted]
-        if hidden:  # needed here to exclude by, not by the caller
-            body = body | {"select_columns": [*body["select_columns"], *hidden]}
-        try:
-            found, reply = await self._send_query(
-                endpoint, body | _wire_filters(name, filters), path={"version": version, "name": name}
-            )
-        except (NotFoundError, ServerError, ServerRefusedError) as error:
-            await self._explain(name, version, error)
-            raise
-        # the warning also comes when the whole answer has exactly as many rows as the cap: count them
-        cut = _may_be_cut(reply, found.num_rows, body.get("limit"))
-        if cut and await self._count(endpoint, name, version, filters) != found.num_rows:
-            raise _truncated(found, name)
-        return _excluded(found, filters).drop_columns(hidden), reply
-
-    async def _send_query(
-        self,
-        endpoint: Endpoint,
-        body: dict[str, Any],
-        query: Mapping[str, str] = {},
-        path: Mapping[str, str | int] = {},
-    ) -> tuple[pa.Table, Reply]:
-        query = {"return_pyarrow": "True", "arrow_format": "True", "direct_sql_pandas": "True"} | dict(query)
-        reply = await self._session.send(endpoint, path, query=query, body=json.encode(body))
-        return arrow.decode_table(reply.body), reply
+            when = await self._version(materialization_version)
+            query = RowQuery(table, when, wire_filters(filters, table))
+            return sum(await fan_out(query.by_lists(), self._rows.count, self._session.limits.of("materialize")))
 
     async def fetch_complete(
         self, table: str, columns: Sequence[str], version: int, **filters: Unpack[Filters]
     ) -> pa.Table:
-        """Fetch all rows that match the filters, however many, and prove it by the server's own count.
-
-        Where the row cap cuts an answer, the range of ``id`` is halved until no part is cut; never by offset, since the
-        servers keep no order between calls.
-
-        Returns
-        -------
-        pyarrow.Table
-            The selected columns, ``id`` first; in no particular order.
-        """
-        import pyarrow as pa
-
+        """Fetch some columns of all rows that match, however many there are, ``id`` first; in no particular order."""
         select = list(dict.fromkeys(["id", *columns]))
-
-        async def part(bounds: tuple[int | None, int | None]) -> list[pa.Table]:
-            low, high = bounds
-            try:
-                found, _ = await self._rows(
-                    endpoints.TABLE_QUERY, table, version, {"select_columns": select}, _within(filters, low, high)
-                )
-            except TruncatedResult as error:
-                middle = int(np.median(error.partial.column("id").to_numpy()))
-                if middle == low:
-                    raise
-                halves = await fan_out([(low, middle), (middle, high)], part, 2)
-                return halves[0] + halves[1]
-            return [found]
-
-        return pa.concat_tables(await part((None, None))).select(select)
+        found, _ = await self._rows.fetch(
+            RowQuery(table, version, wire_filters(filters, table), select={table: select})
+        )
+        return found
 
 
-def _body(
-    select: Sequence[str] | None, offset: int | None, limit: int | None, resolution: Sequence[float] | None
-) -> dict[str, Any]:
-    if limit is not None and limit <= 0:
-        raise CortexUsageError(f"limit={limit}: must be above zero (leave it out for all rows)")
-    values = {
-        "select_columns": None if select is None else list(select),
-        "offset": offset,
-        "limit": limit,
-        "desired_resolution": None if resolution is None else [float(value) for value in resolution],
-    }
-    return {key: value for key, value in values.items() if value is not None}
+def live_flags(allow_missing_lookups: bool, allow_invalid_root_ids: bool) -> dict[str, str]:
+    """The switches of a live query as it sends them."""
+    flags = {"allow_missing_lookups": allow_missing_lookups, "allow_invalid_root_ids": allow_invalid_root_ids}
+    return {name: str(value) for name, value in flags.items()}
 
 
-def _within(filters: Filters, low: int | None, high: int | None) -> Filters:
-    """Add a range of row ids, low <= id < high, to the filters."""
-    above = {} if low is None else {"id": low}
-    below = {} if high is None else {"id": high}
-    return Filters(
-        **{
-            **filters,
-            "filter_greater_equal_dict": {**filters.get("filter_greater_equal_dict", {}), **above},
-            "filter_less_dict": {**filters.get("filter_less_dict", {}), **below},
-        }
-    )
-
-
-def _may_be_cut(reply: Reply, rows: int, limit: int | None) -> bool:
-    """Whether rows may be missing that the caller did not do without."""
-    warned = any(text in reply.headers.get("warning", "") for text in TRUNCATED)
-    return warned and (limit is None or rows < limit)
-
-
-def _truncated(found: pa.Table, name: str) -> TruncatedResult:
-    error = TruncatedResult(
-        f"the server stopped after {found.num_rows:,} rows of {name}: narrow the filters, or give a limit "
-        "(.partial holds the rows that came)"
-    )
-    error.partial = found
-    return error
-
-
-def _excluded(found: pa.Table, filters: Filters) -> pa.Table:
-    """Apply exclusion filters here too: the servers accept and ignore them (MaterializationEngine 5.26)."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    for column, values in filters.get("filter_out_dict", {}).items():
-        if column not in found.column_names:
-            raise CortexUsageError(f"filter_out_dict names {column!r}, which is no column of the answer")
-        listed = pa.array(_plain(values), found.schema.field(column).type)
-        found = found.filter(pc.invert(pc.is_in(found.column(column), listed)))
-    return found
-
-
-def _no_rows(select: Mapping[str, Sequence[str]], attrs: Mapping[str, Any]) -> pd.DataFrame:
-    """Stand in for the answer about a table without rows; its columns are unknown but for those that were named."""
-    import pandas as pd
-
-    frame = pd.DataFrame({column: [] for columns in select.values() for column in columns})
-    frame.attrs.update(attrs)
-    return frame
-
-
-def _framed(found: pa.Table, reply: Reply, split_positions: bool, **attrs: Any) -> pd.DataFrame:
+def framed(found: pa.Table, attrs: Mapping[str, Any], split_positions: bool) -> pd.DataFrame:
+    """The pandas face of an answer."""
     frame = to_pandas(found, split_positions)
-    text = reply.headers.get("dataframe_resolution")
-    try:
-        attrs["dataframe_resolution"] = None if text is None else [float(value) for value in text.split(",")]
-    except ValueError as error:
-        raise DecodeError(f"the header dataframe_resolution is no list of numbers: {text!r}") from error
     frame.attrs.update(attrs)
     return frame
+
+
+def _chosen(found: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Some columns of an answer, points by their stem."""
+    parts = [[name] if name in found.column_names else [name + axis for axis in ("_x", "_y", "_z")] for name in columns]
+    missing = [name for names in parts for name in names[:1] if name not in found.column_names]
+    if missing:
+        raise CortexUsageError(f"no column is called {columns!r}; there are {', '.join(found.column_names)}")
+    return found.select([name for names in parts for name in names])
