@@ -42,7 +42,8 @@ class AsyncCortexClient:
     limits, retry, timeouts
         How many requests at once, how stubborn, how patient.
     http_client
-        An ``httpx.AsyncClient`` of your own (a proxy, a test double); it is not closed here.
+        An ``httpx.AsyncClient`` of your own (a proxy, a test double), for this client alone, on whose loop it runs; it is
+        not closed here, and cannot follow into another process.
 
     Notes
     -----
