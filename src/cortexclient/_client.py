@@ -42,8 +42,8 @@ class AsyncCortexClient:
     limits, retry, timeouts
         How many requests at once, how stubborn, how patient.
     http_client
-        An ``httpx.AsyncClient`` of your own (a proxy, a test double), for this client alone, on whose loop it runs; it is
-        not closed here, and cannot follow into another process.
+        An ``httpx.AsyncClient`` of your own (a proxy, a test double), for this client alone and on its loop. It is not
+        closed here, and cannot follow into another process.
 
     Notes
     -----
