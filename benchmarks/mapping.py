@@ -132,7 +132,8 @@ def _points(world: World) -> pd.DataFrame:
     for table in (main, backup):
         table["alive"] = (table["created"] <= newest) & ~(table["deleted"] <= newest)
         table["timeless"] = (table["created"] <= first) & table["deleted"].isna()
-    backup["alive"] &= backup["id"].isin(main.loc[main["alive"], "id"])
+    for column in ("alive", "timeless"):  # a backup counts only beside its main row
+        backup[column] &= backup["id"].isin(main.loc[main[column], "id"])
     main["counts"] = main["alive"] & ~main["id"].isin(backup.loc[backup["alive"], "id"])
     backup["counts"] = backup["alive"]
     rows = pd.concat([main, backup]).rename(columns={"id": "cell", "pt_supervoxel_id": "supervoxel"})
