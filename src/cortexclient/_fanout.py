@@ -7,7 +7,7 @@ next chunk costs 1.3 us.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -32,7 +32,7 @@ SMALLEST_BATCH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which ids travel together. Each distinct id is asked once; ``spread`` gives it back wherever it stood."""
+    """Which ids travel together. Each distinct id is asked once; ``inverse`` puts it wherever it stood."""
 
     unique: IdArray
     inverse: IdArray
@@ -49,10 +49,12 @@ class Plan:
         size = math.ceil(len(unique) / max(wanted, 1))
         return cls(unique, inverse, tuple(batches(unique, max(size, 1))))
 
-    def spread(self, parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Join the answers of all chunks and put them into the order of the input, duplicates included."""
-        joined = np.concatenate(parts) if parts else np.empty(0, dtype)
-        return joined.astype(dtype, copy=False)[self.inverse]
+    def gather(self, found: Iterable[tuple[IdArray, npt.NDArray[Any]]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Put ids and their answers, in parts of any kind and order, into the order of ``unique``; zero elsewhere."""
+        joined = np.zeros(len(self.unique), dtype)
+        for ids, answers in found:
+            joined[np.searchsorted(self.unique, ids)] = answers
+        return joined
 
 
 async def fan_out(items: Iterable[T], call: Callable[[T], Awaitable[R]], workers: int) -> list[R]:

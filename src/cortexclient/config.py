@@ -76,7 +76,7 @@ class RetryPolicy:
     call_share: float = 0.2
     """Retries of one call in all, as a share of its requests (doubtful 500s apart) ..."""
     call_retries: int = 80
-    """... but at least so many: what 16 requests in flight need to live through a restart. Beyond, a call fails fast."""
+    """... but so many at least, which 16 requests in flight need to live through a restart. Beyond, a call fails."""
     base: float = 0.2
     """Seconds: the first wait is drawn between 0 and this, the next between 0 and twice this, and so on."""
     cap: float = 20.0

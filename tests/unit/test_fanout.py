@@ -37,8 +37,8 @@ def test_a_plan_asks_each_distinct_id_once_and_gives_all_back_in_order(
     sizes = [len(chunk) for chunk in plan.chunks]
     assert all(0 < size <= batch for size in sizes)
     assert not sizes or max(sizes) - min(sizes) <= 1
-    answers = [chunk % 1000 for chunk in plan.chunks]
-    assert plan.spread(answers, np.int64).tolist() == [i % 1000 for i in ids]
+    found = [(chunk, chunk % 1000) for chunk in plan.chunks]
+    assert plan.gather(found[::-1], np.int64)[plan.inverse].tolist() == [i % 1000 for i in ids]
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -51,14 +51,14 @@ def test_a_plan_keeps_the_workers_busy_without_needless_requests(ids: int, batch
 
 
 def test_few_ids_travel_in_one_request() -> None:
-    assert len(fanout.Plan.of(as_ids(range(500)), batch=2_000, workers=16).chunks) == 1
-    assert len(fanout.Plan.of(as_ids(range(501)), batch=2_000, workers=16).chunks) == 2
+    assert len(fanout.Plan.of(as_ids(range(1_000)), batch=2_000, workers=16).chunks) == 1
+    assert len(fanout.Plan.of(as_ids(range(1_001)), batch=2_000, workers=16).chunks) == 2
 
 
 def test_a_plan_of_nothing_is_empty() -> None:
     plan = fanout.Plan.of(as_ids([]), 10, 4)
     assert plan.chunks == ()
-    assert plan.spread([], np.bool_).dtype == np.bool_
+    assert plan.gather([], np.bool_).dtype == np.bool_
 
 
 class Work:

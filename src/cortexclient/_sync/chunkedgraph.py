@@ -321,7 +321,7 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
     def get_tabular_change_log(
         self, root_ids: Ids, filtered: bool = True, *, progress: ProgressLike = None, timeout: float | None = None
     ) -> dict[int, pd.DataFrame]:
-        """List the edits in the history of each root.
+        """List the edits in the history of each root; ``filtered`` as in :meth:`get_change_log`.
 
         Returns
         -------
@@ -355,6 +355,8 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
 
         Parameters
         ----------
+        user_id
+            0: everybody, where the server allows that.
         timestamp_end
             Default: the client's pinned instant, else now.
 
@@ -429,7 +431,7 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> dict[int, IdArray]:
-        """List the supervoxels (or descendants of ``stop_layer``) of many nodes.
+        """List the supervoxels (or descendants of ``stop_layer``) of many roots, everywhere or within ``bounds``.
 
         Returns
         -------

@@ -79,6 +79,27 @@ def _query(name: str, path: str) -> Endpoint:
     )
 
 
+def _skeleton(name: str, method: str, path: str, *, batch: int | None = None) -> Endpoint:
+    # POSTs only read, or queue what is queued once: all may be tried again
+    content_type = JSON if method == "POST" else None
+    return Endpoint(
+        service="skeleton", name=name, method=method, path=path, batch=batch, content_type=content_type
+    )
+
+
+def _state(name: str, method: str, path: str) -> Endpoint:
+    content_type = JSON if method == "POST" else None
+    return Endpoint(
+        service="state",
+        name=name,
+        method=method,
+        path=f"/nglstate/api/v1/{path}",
+        scope="global",
+        idempotent=method == "GET",
+        content_type=content_type,
+    )
+
+
 DATASTACK = _info("datastack", f"{_I}/datastack/full/{{datastack}}")
 DATASTACKS = _info("datastacks", f"{_I}/datastacks")
 ALIGNED_VOLUMES = _info("aligned_volumes", f"{_I}/aligned_volume")
@@ -95,6 +116,7 @@ ROOT_TIMESTAMPS = _graph("root_timestamps", "POST", f"{_P}/root_timestamps", bat
 IS_LATEST_ROOTS = _graph("is_latest_roots", "POST", f"{_P}/is_latest_roots", batch=4_000)
 VALID_NODES = _graph("valid_nodes", "GET", f"{_P}/valid_nodes", batch=4_000)
 LEAVES = _graph("leaves", "GET", f"{_P}/node/{{id}}/leaves")
+LEAVES_MANY = _graph("leaves_many", "POST", f"{_P}/node/leaves_many", batch=100)
 CHILDREN = _graph("children", "GET", f"{_P}/node/{{id}}/children")
 LINEAGE_GRAPH = _graph("lineage_graph", "POST", f"{_P}/lineage_graph_multiple", batch=100)
 PAST_ID_MAPPING = _graph("past_id_mapping", "GET", f"{_P}/past_id_mapping", batch=100)
@@ -128,5 +150,26 @@ VIEW_SCHEMA = _table("view_schema", f"{_M3}/version/{{version}}/views/{{name}}/s
 VIEW_SCHEMAS = _table("view_schemas", f"{_M3}/version/{{version}}/views/schemas")
 VIEW_QUERY = _query("view_query", f"{_M3}/version/{{version}}/views/{{name}}/query")
 UNIQUE_STRING_VALUES = _table("unique_string_values", f"{_M3}/table/{{name}}/unique_string_values")
+
+_L = "/l2cache/api/v1"
+L2_ATTRIBUTES = Endpoint(
+    service="l2cache", name="attributes", method="POST", path=f"{_L}/table/{{table}}/attributes", batch=2_000, content_type=JSON
+)
+L2_METADATA = Endpoint(service="l2cache", name="attribute_metadata", method="GET", path=f"{_L}/attribute_metadata")
+L2_TABLES = Endpoint(service="l2cache", name="table_mapping", method="GET", path=f"{_L}/table_mapping")
+
+_K = "/skeletoncache/api/v1/{datastack}"
+SKELETON_VERSION = _skeleton("version", "GET", "/skeletoncache/api/version")
+SKELETON_VERSIONS = _skeleton("versions", "GET", "/skeletoncache/api/versions")
+SKELETON_INFO = _skeleton("info", "GET", f"{_K}/precomputed/skeleton/{{version}}/info")
+# the service reads one skeleton after the other: small chunks keep all of its workers busy, and none of them long
+SKELETONS_CACHED = _skeleton("cached", "POST", f"{_K}/bulk/get_cached_skeletons/4/flatdict", batch=25)
+SKELETONS_EXIST = _skeleton("exists", "POST", f"{_K}/precomputed/skeleton/exists", batch=1_000)
+SKELETONS_GENERATE = _skeleton("generate", "POST", f"{_K}/bulk/gen_skeletons", batch=1_000)
+SKELETON_CACHE = _skeleton("query_cache", "GET", f"{_K}/precomputed/skeleton/query_cache/4/{{prefixes}}/{{limit}}")
+SKELETON_REFUSALS = _skeleton("refusal_list", "GET", f"{_K}/precomputed/skeleton/get_refusal_list")
+
+STATE = _state("state", "GET", "{id}")
+STATE_POST = _state("post", "POST", "post")
 
 ALL: tuple[Endpoint, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Endpoint))

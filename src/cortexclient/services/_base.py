@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from .._coalesce import Coalescer
 from .._transport import Reply, Transport
 from .._transport.cache import Cache
 from .._types import IdArray, Snapshot, When
@@ -66,6 +67,7 @@ class Session:
     spec: DatasetSpec
     limits: Limits
     cache: Cache
+    coalescer: Coalescer = field(default_factory=Coalescer)
     override: str | None = None
     """The server that the caller named: it plays all services."""
     version: int | None = None
@@ -77,7 +79,8 @@ class Session:
 
     def unopened(self) -> Session:
         """The same settings with connections and a cache of their own."""
-        return replace(self, transport=copy.copy(self.transport), cache=copy.copy(self.cache))
+        transport, cache = copy.copy(self.transport), copy.copy(self.cache)
+        return replace(self, transport=transport, cache=cache, coalescer=Coalescer())
 
     @property
     def server(self) -> str:
@@ -133,7 +136,7 @@ class Session:
             return Snapshot(check_aware(timestamp))
         if self.version is not None:
             return await self.version_snapshot(self.version)
-        return Snapshot(self.timestamp or datetime.now(UTC))
+        return Snapshot(self.timestamp or self.coalescer.now())
 
     async def version_snapshot(self, version: int) -> Snapshot:
         """Look up the instant of a materialization version; it never changes, expired or not."""

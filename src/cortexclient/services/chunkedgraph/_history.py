@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._fanout import fan_out, running
+from ..._fanout import running
 from ..._types import IdArray, Ids, When
 from ..._wire import endpoints, json
-from ...errors import DecodeError, NotFoundError, ServerError
+from ...errors import DecodeError, NotFoundError
 from ...ids import as_ids, batches, unique_ids
 from ...progress import ProgressLike
 from .._base import check_aware, epoch
+from ._batched import Parts
 from ._lookups import Lookups
 from ._structure import Structure
 
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 
 LINEAGE_GRAPH = {"directed": True, "multigraph": False, "graph": {}}
 """The head of a networkx node-link document."""
+
+
+def _joined(found: Parts[dict[str, Any]]) -> dict[str, Any]:
+    nodes = {node["id"]: node for _, graph in found for node in graph["nodes"]}
+    links = {(link["source"], link["target"]) for _, graph in found for link in graph["links"]}
+    return LINEAGE_GRAPH | {
+        "nodes": [nodes[i] for i in sorted(nodes)],
+        "links": [{"source": source, "target": target} for source, target in sorted(links)],
+    }
 
 
 class History(Lookups, Structure):
@@ -64,39 +75,17 @@ class History(Lookups, Structure):
         if timestamp_future is not None or self._pinned:
             query["timestamp_future"] = epoch((await self._session.snapshot(timestamp_future)).timestamp)
         with running(timeout, progress, len(unique)) as reporter:
-
-            async def one(chunk: IdArray) -> dict[str, Any]:
-                graph = await self._lineage(chunk, query)
-                reporter.add(len(chunk))
-                return graph
-
             chunks = batches(unique, self._session.batch(endpoints.LINEAGE_GRAPH))
-            graphs = await fan_out(chunks, one, self._session.limits.of(endpoints.LINEAGE_GRAPH.service))
-        nodes = {node["id"]: node for graph in graphs for node in graph["nodes"]}
-        links = {(link["source"], link["target"]) for graph in graphs for link in graph["links"]}
-        return LINEAGE_GRAPH | {
-            "nodes": [nodes[i] for i in sorted(nodes)],
-            "links": [{"source": source, "target": target} for source, target in sorted(links)],
-        }
+            ask = partial(self._lineage, query=query)
+            return await self._ask(endpoints.LINEAGE_GRAPH, chunks, ask, _joined, reporter)
 
     @property
     def _pinned(self) -> bool:
         return self._session.version is not None or self._session.timestamp is not None
 
     async def _lineage(self, chunk: IdArray, query: dict[str, str]) -> dict[str, Any]:
-        try:
-            reply = await self._session.send(
-                endpoints.LINEAGE_GRAPH, query=query, body=json.encode({"root_ids": chunk}), ids=chunk
-            )
-        except (ServerError, NotFoundError) as error:
-            missing = await self._unknown(chunk)
-            if not len(missing):
-                raise
-            raise NotFoundError(
-                "these ids have no lineage: they are no roots of the graph",
-                ids=missing,
-                endpoint=str(endpoints.LINEAGE_GRAPH),
-            ) from error
+        body = json.encode({"root_ids": chunk})
+        reply = await self._session.send(endpoints.LINEAGE_GRAPH, query=query, body=body, ids=chunk)
         graph = json.decode(reply.body)
         if not isinstance(graph, dict) or "nodes" not in graph or "links" not in graph:
             raise DecodeError("the reply is no node-link graph", endpoint=str(endpoints.LINEAGE_GRAPH))
@@ -216,16 +205,12 @@ class History(Lookups, Structure):
         query = {"timestamp_past": epoch(check_aware(timestamp_past, "timestamp_past"))}
         with running(timeout, progress, len(unique)) as reporter:
 
-            async def one(chunk: IdArray) -> dict[int, IdArray]:
+            async def call(chunk: IdArray) -> dict[int, IdArray]:
                 body = json.encode({"root_ids": chunk})
                 reply = await self._session.send(endpoints.PAST_ID_MAPPING, query=query, body=body, ids=chunk)
-                reporter.add(len(chunk))
                 return json.decode_id_lists(json.encode(json.decode(reply.body)["past_id_map"]))
 
-            chunks = batches(unique, self._session.batch(endpoints.PAST_ID_MAPPING))
-            parts = await fan_out(chunks, one, self._session.limits.of(endpoints.PAST_ID_MAPPING.service))
-        merged = {key: past for part in parts for key, past in part.items()}
-        return {i: merged[i] for i in dict.fromkeys(asked.tolist())}
+            return await self._each(endpoints.PAST_ID_MAPPING, asked, call, reporter)
 
     async def get_oldest_timestamp(self, *, timeout: float | None = None) -> datetime:
         """Tell since when the graph answers: the first edit less half a second (aware UTC)."""

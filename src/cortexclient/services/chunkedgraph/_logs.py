@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._fanout import fan_out, running
+from ..._fanout import running
 from ..._types import IdArray, Ids, When
 from ..._wire import endpoints, json
 from ..._wire.endpoints import Endpoint
-from ...errors import CortexError, NotFoundError, ServerError
-from ...ids import as_ids, batches, unique_ids
+from ...errors import NotFoundError, ServerError
+from ...ids import as_ids, unique_ids
 from ...progress import ProgressLike
 from .._base import check_aware, epoch
 from ._lookups import Lookups
@@ -69,7 +69,7 @@ class Logs(Lookups):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> dict[int, pd.DataFrame]:
-        """List the edits in the history of each root.
+        """List the edits in the history of each root; ``filtered`` as in :meth:`get_change_log`.
 
         Returns
         -------
@@ -83,23 +83,15 @@ class Logs(Lookups):
         unique, _ = unique_ids(asked)
         with running(timeout, progress, len(unique)) as reporter:
 
-            async def one(chunk: IdArray) -> dict[int, pd.DataFrame]:
+            async def call(chunk: IdArray) -> dict[int, pd.DataFrame]:
                 body = json.encode({"root_ids": chunk})
                 query = {"filtered": str(filtered)}
-                try:
-                    reply = await self._session.send(endpoints.TABULAR_CHANGE_LOG, query=query, body=body, ids=chunk)
-                except (ServerError, NotFoundError) as error:
-                    await self._blame(chunk, error, endpoints.TABULAR_CHANGE_LOG)
-                    raise
-                reporter.add(len(chunk))
+                reply = await self._session.send(endpoints.TABULAR_CHANGE_LOG, query=query, body=body, ids=chunk)
                 return {
                     int(key): _log_frame(json.decode(text.encode())) for key, text in json.decode(reply.body).items()
                 }
 
-            chunks = batches(unique, self._session.batch(endpoints.TABULAR_CHANGE_LOG))
-            parts = await fan_out(chunks, one, self._session.limits.of(endpoints.TABULAR_CHANGE_LOG.service))
-        merged = {key: frame for part in parts for key, frame in part.items()}
-        return {i: merged[i] for i in dict.fromkeys(asked.tolist())}
+            return await self._each(endpoints.TABULAR_CHANGE_LOG, asked, call, reporter)
 
     async def get_operation_details(
         self, operation_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
@@ -118,17 +110,13 @@ class Logs(Lookups):
         unique, _ = unique_ids(asked)
         with running(timeout, progress, len(unique)) as reporter:
 
-            async def one(chunk: IdArray) -> dict[str, Any]:
+            async def call(chunk: IdArray) -> dict[int, dict[str, Any]]:
                 # the list travels in the URL, so that its length is bounded by the proxy's header buffer
                 query = {"operation_ids": str(chunk.tolist())}
                 reply = await self._session.send(endpoints.OPERATION_DETAILS, query=query, ids=chunk)
-                reporter.add(len(chunk))
-                return dict(json.decode(reply.body))
+                return {int(key): details for key, details in json.decode(reply.body).items()}
 
-            chunks = batches(unique, self._session.batch(endpoints.OPERATION_DETAILS))
-            parts = await fan_out(chunks, one, self._session.limits.of(endpoints.OPERATION_DETAILS.service))
-        merged = {int(key): details for part in parts for key, details in part.items()}
-        return {i: merged[i] for i in dict.fromkeys(asked.tolist()) if i in merged}
+            return await self._each(endpoints.OPERATION_DETAILS, asked, call, reporter)
 
     async def get_user_operations(
         self,
@@ -142,6 +130,8 @@ class Logs(Lookups):
 
         Parameters
         ----------
+        user_id
+            0: everybody, where the server allows that.
         timestamp_end
             Default: the client's pinned instant, else now.
 
@@ -156,10 +146,11 @@ class Logs(Lookups):
             # the server refuses a missing end_time, whatever its documentation says (PyChunkedGraph 2.21)
             end = (await self._session.snapshot(timestamp_end)).timestamp
             query = {
-                "user_id": str(int(user_id)),
                 "start_time": epoch(check_aware(timestamp_start, "timestamp_start")),
                 "end_time": epoch(end),
             }
+            if user_id:
+                query["user_id"] = str(int(user_id))
             reply = await self._session.send(endpoints.USER_OPERATIONS, query=query)
         frame = pd.DataFrame(json.decode(reply.body))
         times = pd.to_datetime(frame.get("timestamp", pd.Series(dtype="int64")), unit="ms", utc=True)
@@ -191,15 +182,10 @@ class Logs(Lookups):
         try:
             reply = await self._session.send(endpoint, {"id": int(one[0])}, query=query, ids=one)
         except (ServerError, NotFoundError) as error:
-            await self._blame(one, error, endpoint)
+            if unknown := await self._unknown_among(one, endpoint):
+                raise unknown from error
             raise
         return json.decode(reply.body)
-
-    async def _blame(self, ids: IdArray, error: CortexError, endpoint: Endpoint) -> None:
-        """Raise a better error if some ids are no roots: the service answers those with a bare 500."""
-        missing = await self._unknown(ids)
-        if len(missing):
-            raise NotFoundError("these ids are no roots of the graph", ids=missing, endpoint=str(endpoint)) from error
 
 
 def _log_frame(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +12,12 @@ import numpy.typing as npt
 from ..._fanout import fan_out, running
 from ..._types import BoolArray, IdArray, Ids, When
 from ..._wire import binary, endpoints, json
-from ...errors import DecodeError, NotFoundError, ServerError
+from ...errors import DecodeError, NotFoundError
 from ...ids import as_ids, layer_of
-from ...progress import ProgressLike
+from ...progress import ProgressLike, Reporter
 from .._base import epoch
 from ._base import GraphService
+from ._batched import no_such_nodes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +60,7 @@ class Lookups(GraphService):
                 query["stop_layer"] = str(stop_layer)
             top = stop_layer or await self._n_layers()
 
-            async def call(chunk: IdArray) -> IdArray:
+            async def call(chunk: IdArray, query: Mapping[str, str]) -> IdArray:
                 reply = await self._session.send(
                     endpoints.ROOTS_BINARY, query=query, body=binary.encode_ids(chunk), ids=chunk
                 )
@@ -66,7 +69,7 @@ class Lookups(GraphService):
                 return np.where(layer_of(roots) >= top, roots, 0)
 
             positive = np.where(asked > 0, asked, 0)
-            return await self._map(endpoints.ROOTS_BINARY, positive, call, np.int64, reporter)
+            return await self._map(endpoints.ROOTS_BINARY, query, positive, call, reporter=reporter)
 
     async def get_root_id(
         self, supervoxel_id: int, timestamp: When | None = None, level2: bool = False, *, timeout: float | None = None
@@ -109,14 +112,14 @@ class Lookups(GraphService):
         with running(timeout, progress, len(asked)) as reporter:
             query = {"timestamp": epoch((await self._session.snapshot(timestamp)).timestamp)}
 
-            async def call(chunk: IdArray) -> BoolArray:
+            async def call(chunk: IdArray, query: Mapping[str, str]) -> BoolArray:
                 reply = await self._session.send(
                     endpoints.IS_LATEST_ROOTS, query=query, body=json.encode({"node_ids": chunk}), ids=chunk
                 )
                 return json.decode_flags(reply.body, "is_latest", len(chunk))
 
             positive = np.where(asked > 0, asked, 0)
-            return await self._map(endpoints.IS_LATEST_ROOTS, positive, call, np.bool_, reporter)
+            return await self._map(endpoints.IS_LATEST_ROOTS, query, positive, call, dtype=np.bool_, reporter=reporter)
 
     async def is_valid_nodes(self, node_ids: Ids, *, timeout: float | None = None) -> BoolArray:
         """Tell which ids name a node that was ever in the graph, current or not, at any layer.
@@ -164,12 +167,7 @@ class Lookups(GraphService):
         asked = as_ids(root_ids, "root_ids")
         with running(timeout, progress, len(asked)) as reporter:
             when = (await self._session.snapshot(timestamp)).timestamp
-            query = {"latest": str(latest), "timestamp": epoch(when)}
-
-            async def call(chunk: IdArray) -> npt.NDArray[np.int64]:
-                return await self._timestamps(chunk, query)
-
-            times = await self._map(endpoints.ROOT_TIMESTAMPS, asked, call, np.int64, reporter)
+            times = await self._times(asked, latest, when, reporter)
         if latest:
             times = times - 1  # the service names the instant of the edit, when the root was no longer current
         return pd.DatetimeIndex(times.astype("datetime64[ms]"), tz="UTC")
@@ -216,36 +214,22 @@ class Lookups(GraphService):
         """
         now = (await self._session.snapshot(timestamp)).timestamp
 
-        async def ask(latest: bool) -> npt.NDArray[np.int64]:
-            query = {"latest": str(latest), "timestamp": epoch(now)}
-
-            async def call(chunk: IdArray) -> npt.NDArray[np.int64]:
-                return await self._timestamps(chunk, query)
-
-            return await self._map(endpoints.ROOT_TIMESTAMPS, root_ids, call, np.int64)
-
-        start, end = await fan_out((False, True), ask, workers=2)
+        start, end = await fan_out((False, True), lambda latest: self._times(root_ids, latest, now), workers=2)
         asked = int(now.timestamp() * 1000)
         return start, np.where(end >= asked, np.iinfo(np.int64).max, end)
 
-    async def _timestamps(self, chunk: IdArray, query: dict[str, str]) -> npt.NDArray[np.int64]:
-        try:
-            reply = await self._session.send(
-                endpoints.ROOT_TIMESTAMPS, query=query, body=json.encode({"node_ids": chunk}), ids=chunk
-            )
-            return json.decode_seconds(reply.body, "timestamp", len(chunk))
-        except (ServerError, NotFoundError, DecodeError) as error:
-            # one unknown id makes the whole batch a 500; only unknown ones, a short list: find out which they are
-            missing = await self._unknown(chunk)
-            if not len(missing):
-                raise
-            raise NotFoundError(
-                "these ids have no timestamps: they are no nodes of the graph above its supervoxels "
-                "(client.chunkedgraph.is_valid_nodes tells which ids exist)",
-                ids=missing,
-                endpoint=str(endpoints.ROOT_TIMESTAMPS),
-            ) from error
+    async def _times(
+        self, ids: IdArray, latest: bool, when: datetime, reporter: Reporter | None = None
+    ) -> npt.NDArray[np.int64]:
+        query = {"latest": str(latest), "timestamp": epoch(when)}
+        return await self._map(endpoints.ROOT_TIMESTAMPS, query, ids, self._timestamps, reporter=reporter)
 
-    async def _unknown(self, ids: IdArray) -> IdArray:
-        exists: npt.NDArray[Any] = await self._existing(ids)
-        return ids[~exists | (layer_of(ids) < 2)]
+    async def _timestamps(self, chunk: IdArray, query: Mapping[str, str]) -> npt.NDArray[np.int64]:
+        body = json.encode({"node_ids": chunk})
+        reply = await self._session.send(endpoints.ROOT_TIMESTAMPS, query=query, body=body, ids=chunk)
+        try:
+            return json.decode_seconds(reply.body, "timestamp", len(chunk))
+        except DecodeError:
+            if json.decode(reply.body) != {"timestamp": []}:
+                raise
+            raise no_such_nodes(chunk, endpoints.ROOT_TIMESTAMPS) from None  # all of them unknown is no failure there

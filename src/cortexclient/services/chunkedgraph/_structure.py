@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._fanout import fan_out, running
+from ..._fanout import running
 from ..._types import IdArray, Ids
 from ..._wire import binary, endpoints, json
 from ...errors import CortexUsageError, IncompatibleServerError
-from ...ids import as_ids
+from ...ids import as_ids, batches, layer_of, unique_ids
 from ...progress import ProgressLike
 from ._base import GraphService
+from ._batched import by_id
 
 Bounds = Sequence[Sequence[int]] | npt.NDArray[np.integer]
 """``[[xmin, xmax], [ymin, ymax], [zmin, zmax]]`` in voxels of the graph's resolution."""
@@ -74,25 +75,31 @@ class Structure(GraphService):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> dict[int, IdArray]:
-        """List the supervoxels (or descendants of ``stop_layer``) of many nodes.
+        """List the supervoxels (or descendants of ``stop_layer``) of many roots, everywhere or within ``bounds``.
 
         Returns
         -------
         dict of (m,) int64
             One entry for each distinct id, in the order of the input; empty arrays for unknown ids and supervoxels.
         """
-        distinct = list(dict.fromkeys(as_ids(root_ids, "root_ids").tolist()))
-        with running(timeout, progress, len(distinct)) as reporter:
+        asked = as_ids(root_ids, "root_ids")
+        unique, _ = unique_ids(asked)  # the service fails on a repeated id
+        query = _bounds_query(bounds, stop_layer)
 
-            async def one(root: int) -> IdArray:
-                leaves = await self.get_leaves(root, bounds, stop_layer)
-                reporter.add(1)
-                return leaves
+        async def call(chunk: IdArray) -> dict[int, IdArray]:
+            if len(chunk) == 1:
+                return {int(chunk[0]): await self.get_leaves(int(chunk[0]), bounds, stop_layer)}
+            body = json.encode({"node_ids": chunk})
+            reply = await self._session.send(endpoints.LEAVES_MANY, query=query, body=body, ids=chunk)
+            return json.decode_id_lists(reply.body)
 
-            # one request for each: the service's leaves_many gives what two of its ids share (a root and its
-            # predecessor, say) to one of them only, and nothing shows it (PyChunkedGraph 2.21)
-            found = await fan_out(distinct, one, self._session.limits.of(endpoints.LEAVES.service))
-        return dict(zip(distinct, found, strict=True))
+        # one request for each but level-2 nodes: the service's leaves_many gives inner nodes that two of its ids share
+        # (a root and its predecessor, say) to one of them only, and nothing shows it (PyChunkedGraph 2.21)
+        level2 = layer_of(unique) == 2
+        chunks = batches(unique[~level2], 1) + batches(unique[level2], self._session.batch(endpoints.LEAVES_MANY))
+        with running(timeout, progress, len(unique)) as reporter:
+            found = await self._ask(endpoints.LEAVES_MANY, chunks, call, by_id, reporter)
+        return {i: found.get(i, np.empty(0, np.int64)) for i in dict.fromkeys(asked.tolist())}
 
     async def get_children(self, node_id: int, *, timeout: float | None = None) -> IdArray:
         """List the nodes one step down the tree (which may skip layers).
