@@ -61,3 +61,6 @@ SKELETON_MADE: Final = 60.0
 
 PROXY_PATIENCE: Final = 300.0
 """After so long the proxy in front of a service gives up on it and answers 504."""
+
+MANIFEST_PER_NODE: Final = 0.0004
+"""A mesh manifest, for each fragment in it: the service reads the node, and looks its fragment up (assumption)."""

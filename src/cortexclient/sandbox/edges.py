@@ -87,12 +87,17 @@ class EdgeHistory:
             for a, b in {(min(edge), max(edge)) for edge in edges}:
                 self._changes[a, b].append((operation.time_ms, active))
                 self._changed_at[a].add((a, b))
+                self._changed_at[b].add((a, b))
 
     def within(self, supervoxels: Ids, time_ms: int) -> Edges:
         """Active edges at a time with both ends among ``supervoxels`` (sorted): each once, ``a < b``, sorted."""
+        found = self.touching(supervoxels, time_ms)
+        return found[_contains(supervoxels, found.a) & _contains(supervoxels, found.b)]
+
+    def touching(self, supervoxels: Ids, time_ms: int) -> Edges:
+        """Active edges at a time with an end among ``supervoxels``: each once, ``a < b``, sorted."""
         chosen = self._by_end.values[0][self._by_end.rows(supervoxels)[0]]
         found = self._initial[np.unique(chosen)]
-        found = found[_contains(supervoxels, found.a) & _contains(supervoxels, found.b)]
         low, high = np.minimum(found.a, found.b), np.maximum(found.a, found.b)
         found = Edges(low, high, found.affinity, found.area, found.active)
         state = self._state(supervoxels, time_ms)
@@ -102,16 +107,13 @@ class EdgeHistory:
         return found[np.lexsort((found.b, found.a))]
 
     def _state(self, supervoxels: Ids, time_ms: int) -> dict[tuple[int, int], bool]:
-        """Edges between ``supervoxels`` that operations touched until then, and whether they were active."""
+        """Edges of ``supervoxels`` that operations touched until then, and whether they were active."""
         state = {}
         for edge in (edge for node in supervoxels.tolist() for edge in self._changed_at.get(node, ())):
             changes = [active for changed_ms, active in self._changes[edge] if changed_ms <= time_ms]
             if changes:
                 state[edge] = changes[-1]
-        if not state:
-            return {}
-        known = _contains(supervoxels, np.array([b for _, b in state], np.int64))
-        return {edge: active for (edge, active), there in zip(state.items(), known, strict=True) if there}
+        return state
 
 
 def _contains(ordered: Ids, ids: Ids) -> Bools:

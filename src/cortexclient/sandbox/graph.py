@@ -305,10 +305,17 @@ class Graph:
 
     def edges_within(self, supervoxels: Ids, time_ms: int) -> Edges:
         """Active edges among ``supervoxels`` (sorted) at a time; see `EdgeHistory.within`."""
+        return self._history().within(supervoxels, time_ms)
+
+    def edges_touching(self, supervoxels: Ids, time_ms: int) -> Edges:
+        """Active edges from ``supervoxels`` to wherever at a time; see `EdgeHistory.touching`."""
+        return self._history().touching(supervoxels, time_ms)
+
+    def _history(self) -> EdgeHistory:
         if self._edge_history is None:
             ordered = (self.operations[number] for number in sorted(self.operations))
             self._edge_history = EdgeHistory(self.edges, ordered)
-        return self._edge_history.within(supervoxels, time_ms)
+        return self._edge_history
 
     def root_ids(self) -> Ids:
         """Every root that ever was, sorted."""

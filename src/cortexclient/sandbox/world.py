@@ -14,6 +14,7 @@ import polars as pl
 
 from .graph import Cells, Edges, Graph, Layout, Lineage, Operation
 from .level2 import Level2Cache
+from .meshes import Meshes
 from .skeletons import Shapes, Skeletons
 from .states import States
 from .tables import Table, Tables, Version, View
@@ -82,6 +83,8 @@ class World:
         What is recorded of level-2 nodes and skeletons; for all others they are made when asked for.
     without_level2
         Segmentation tables that have no level-2 cache.
+    files
+        Objects that the object store holds beside the graph's meshes, by ``bucket/path``. They are not saved.
     """
 
     name: str
@@ -95,11 +98,17 @@ class World:
     row_cap: int = 500_000
     shapes: Shapes = field(default_factory=Shapes)
     without_level2: frozenset[str] = frozenset()
+    files: dict[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def level2(self) -> Level2Cache:
         """Records of level-2 nodes."""
         return Level2Cache(self.graph, self.shapes.level2)
+
+    @cached_property
+    def meshes(self) -> Meshes:
+        """The fragments of all nodes; they are made when somebody asks for them."""
+        return Meshes(self.graph, self.level2.points)
 
     @cached_property
     def skeletons(self) -> Skeletons:

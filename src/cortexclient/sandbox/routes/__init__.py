@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..calls import RouteTable
-from . import auth, chunkedgraph, info, l2cache, materialize, schema, skeletoncache, state
+from . import auth, chunkedgraph, info, l2cache, materialize, meshing, schema, skeletoncache, state, storage
 
 ALL: tuple[RouteTable, ...] = (
     info.TABLE,
@@ -13,7 +13,21 @@ ALL: tuple[RouteTable, ...] = (
     l2cache.TABLE,
     skeletoncache.TABLE,
     state.TABLE,
+    meshing.TABLE,
+    storage.TABLE,
 )
 """All tables but those that need more than a world: ``auth.table`` needs the accounts."""
 
-__all__ = ["ALL", "auth", "chunkedgraph", "info", "l2cache", "materialize", "schema", "skeletoncache", "state"]
+__all__ = [
+    "ALL",
+    "auth",
+    "chunkedgraph",
+    "info",
+    "l2cache",
+    "materialize",
+    "meshing",
+    "schema",
+    "skeletoncache",
+    "state",
+    "storage",
+]

@@ -63,6 +63,8 @@ def info(world: World, call: Call) -> Reply:
         "type": "segmentation",
         "verify_mesh": False,
     }
+    if "data_dir" not in graph.info:
+        document |= world.meshes.table_info(f"{call.origin}/storage/{graph.table}")
     return json_reply(call, document | graph.info)
 
 

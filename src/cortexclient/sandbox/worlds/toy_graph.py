@@ -36,6 +36,7 @@ def toy_graph(folder: Path) -> Graph:
         lineage=Lineage(*_columns(lineage)),
         operations=[_operation(int(name), columns) for name, columns in record["operation_log_cells"].items()],
         edges=_edges(record["edges"]),
+        info={"data_dir": "PATH"},  # so it was recorded, without meshes
     )
 
 
