@@ -58,8 +58,9 @@ def public_objects() -> Iterator[tuple[str, Any]]:
     for module in [*modules, *SERVICES]:
         for name in getattr(module, "__all__", vars(module)):
             value = getattr(module, name)
-            ours = getattr(value, "__module__", "").startswith("cortexclient") and not name.startswith("_")
-            if id(value) in seen or not ours or not (inspect.isclass(value) or inspect.isfunction(value)):
+            home = getattr(value, "__module__", "")
+            ours = home.startswith("cortexclient") if hasattr(module, "__all__") else home == module.__name__
+            if id(value) in seen or name.startswith("_") or not ours or not callable(value):
                 continue
             seen.add(id(value))
             yield f"{module.__name__}.{name}", value
@@ -121,7 +122,7 @@ def speaks_of(text: str, parameter: str) -> bool:
 def test_every_parameter_of_a_clients_method_is_explained(name: str) -> None:
     method: Callable[..., Any] = OF_CLIENTS[name]
     text = inspect.getdoc(method) or ""
-    if re.search(r"[Ss]ee (?::meth:)?`|as in :meth:", text):  # explained where it leads
+    if re.search(r"[Ss]ee (?::meth:)?`|as (?:in|for|of) :meth:", text):  # explained where it leads
         return
     unexplained = set(inspect.signature(method).parameters) - COMMON - documented_parameters(text)
     assert {parameter for parameter in unexplained if not speaks_of(text, parameter)} == set()
