@@ -102,10 +102,10 @@ def _answers(found: pd.DataFrame) -> Table:
     table = Table(title=f"root_id_to_cell_id by version {found.attrs['version']}: some of {len(found):,} answers")
     for name in ("root_id", "cell_id", "status", "seen alive at", "source"):
         table.add_column(name)
-    for _, rows in found.groupby(["status", found["source"].fillna("")]):
+    shown = found.assign(source=found["source"].fillna(""), seen=found["timestamp"].dt.strftime("%Y-%m-%d").fillna(""))
+    for _, rows in shown.groupby(["status", "source"]):
         for root, row in rows.head(3).iterrows():
-            seen = "" if pd.isna(row["timestamp"]) else f"{row['timestamp']:%Y-%m-%d}"
-            table.add_row(str(root), str(row["cell_id"]), row["status"], seen, row["source"] or "")
+            table.add_row(str(root), str(row["cell_id"]), row["status"], row["seen"], row["source"])
     return table
 
 
