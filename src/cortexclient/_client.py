@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ._client_roots import RootCalls
 from ._transport import TokenSource, Transport, TransportStats
 from ._transport.cache import Cache
 from ._types import BoolArray, IdArray, Ids, When
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .mapping import IdMapper
 
 
-class AsyncCortexClient:
+class AsyncCortexClient(RootCalls):
     """A CAVE dataset: many requests at once, bounded, retried, complete.
 
     Parameters

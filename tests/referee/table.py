@@ -23,6 +23,9 @@ WITHOUT_REFEREE: dict[str, str] = {
     "closed": "tells whether aclose was called; the peers are never closed",
     "now": "the clock of this machine",
     "aclose": "closes connections, which the peers leave to the garbage collector",
+    "update_roots": "no peer answers for many roots; tests/services/test_update_roots.py climbs every supervoxel",
+    "best_version": "no peer has it; tests/services/test_update_roots.py climbs every supervoxel",
+    "chunkedgraph.get_root_overlaps_many": "what get_root_overlaps is made of, which has a row",
     "chunkedgraph.lifetimes_ms": "the integers behind get_root_lifetimes, which has a row",
 }
 """Public names that no peer can judge, with the reason."""

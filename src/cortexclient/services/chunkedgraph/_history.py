@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,11 @@ import numpy as np
 from ..._fanout import running
 from ..._types import IdArray, Ids, When
 from ..._wire import endpoints, json
-from ...errors import DecodeError, NotFoundError
+from ...errors import DecodeError
 from ...ids import as_ids, batches, unique_ids
 from ...progress import ProgressLike
 from .._base import check_aware, epoch
-from ._batched import Parts
+from ._batched import Parts, no_such_nodes
 from ._lookups import Lookups
 from ._structure import Structure
 
@@ -147,7 +148,8 @@ class History(Lookups, Structure):
         Returns
         -------
         DataFrame
-            Index ``root_id``, column ``fraction`` (of the level-2 chunks), largest first.
+            Index ``root_id``, column ``fraction`` (of the level-2 chunks), largest first; root 0 for what did not exist
+            yet.
 
         Raises
         ------
@@ -161,23 +163,76 @@ class History(Lookups, Structure):
         """
         import pandas as pd
 
-        with running(timeout, None, None):
+        (shares,) = (await self.get_root_overlaps_many(root_id, timestamp, timeout=timeout)).values()
+        index = pd.Index(np.fromiter(shares, np.int64, len(shares)), name="root_id")
+        return pd.DataFrame({"fraction": list(shares.values())}, index)
+
+    async def get_root_overlaps_many(
+        self,
+        root_ids: Ids,
+        timestamp: When | None = None,
+        *,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> dict[int, dict[int, float]]:
+        """Tell which roots hold the material of each root at an instant; see :meth:`get_root_overlaps`.
+
+        Returns
+        -------
+        dict of dict
+            One entry for each distinct id, in the order of the input: fractions by root, largest first.
+
+        Raises
+        ------
+        NotFoundError
+            Naming the ids that do not exist.
+
+        Notes
+        -----
+        One request for each id, then look-ups of all their level-2 chunks (0.35 ms each for the server): some 10,000
+        for a large neuron, millions for a root that was once merged with half the dataset.
+        `AsyncCortexClient.update_roots` asks for them only where the lineage leaves a choice.
+        """
+        asked = as_ids(root_ids, "root_ids")
+        with running(timeout, progress, len(unique_ids(asked)[0])) as reporter:
             when = (await self._session.snapshot(timestamp)).timestamp
-            chunks = await self.get_leaves(root_id, stop_layer=2)
-            if not len(chunks):
-                raise NotFoundError("no such root: it has no leaves", ids=[root_id])
-            roots = await self.get_roots(chunks, when)
-            # is_latest is exclusive, get_roots inclusive: ask a millisecond later
-            current = await self.is_latest_roots(roots, when + timedelta(milliseconds=1))
-            weights = pd.Series(1.0, index=roots[current])
-            if not current.all():
-                pieces = await self.get_leaves_many(chunks[~current], stop_layer=1)
-                owner = np.concatenate([np.full(len(piece), 1 / len(piece)) for piece in pieces.values()])
-                found = await self.get_roots(np.concatenate(list(pieces.values())), when)
-                weights = pd.concat([weights, pd.Series(owner, index=found)])
-        overlaps = weights.groupby(level=0).sum().sort_values(ascending=False, kind="stable") / len(chunks)
-        overlaps.index.name = "root_id"
-        return overlaps.to_frame("fraction")
+            chunks = await self.get_leaves_many(asked, stop_layer=2)
+            missing = [one for one, nodes in chunks.items() if not len(nodes) and one not in (self._spared or ())]
+            shares = await self._shares({one: nodes for one, nodes in chunks.items() if len(nodes)}, when)
+            reporter.add(len(shares), len(missing))
+        if missing:
+            error = no_such_nodes(np.array(missing), endpoints.LEAVES)
+            self._settle(dict.fromkeys(missing, error), shares)
+        return shares
+
+    async def _shares(self, chunks: Mapping[int, IdArray], when: datetime) -> dict[int, dict[int, float]]:
+        """Which roots hold the level-2 nodes of each id, and how much of them."""
+        import pandas as pd
+
+        if not chunks:
+            return {}
+        nodes, place = unique_ids(np.concatenate(list(chunks.values())))
+        roots = await self.get_roots(nodes, when)
+        # is_latest is exclusive, get_roots inclusive: ask a millisecond later
+        current = await self.is_latest_roots(roots, when + timedelta(milliseconds=1))
+        pieces = await self.get_leaves_many(nodes[~current], stop_layer=1)
+        supervoxels = np.concatenate([np.empty(0, np.int64), *pieces.values()])
+        sizes = np.array([len(piece) for piece in pieces.values()], np.int64)
+        held = pd.DataFrame(
+            {
+                "node": np.concatenate([np.flatnonzero(current), np.repeat(np.flatnonzero(~current), sizes)]),
+                "root": np.concatenate([roots[current], await self.get_roots(supervoxels, when)]),
+                "share": np.concatenate([np.ones(current.sum()), np.repeat(1 / np.maximum(sizes, 1), sizes)]),
+            }
+        )
+        counts = [len(part) for part in chunks.values()]
+        owner = pd.DataFrame({"owner": np.repeat(list(chunks), counts), "node": place, "n": np.repeat(counts, counts)})
+        parts = owner.merge(held, on="node")
+        sums = (parts["share"] / parts["n"]).groupby([parts["owner"], parts["root"]]).sum().reset_index(name="share")
+        found: dict[int, dict[int, float]] = {one: {} for one in chunks}
+        for one, root, share in sums.sort_values("share", ascending=False, kind="stable").itertuples(index=False):
+            found[one][root] = share
+        return found
 
     async def suggest_latest_roots(
         self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None
