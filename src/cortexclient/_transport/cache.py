@@ -80,6 +80,11 @@ class Cache:
         """Whether a value is kept under ``key`` (its time may be up)."""
         return key in self._sizes
 
+    def peek(self, key: Hashable) -> Any:
+        """The value kept under ``key``, without loading or counting anything; None if there is none."""
+        entry = self._memory._cache.get(key) if self._memory is not None else None  # noqa: SLF001 (has no such method)
+        return None if entry is None else entry[0]
+
     async def get(
         self,
         key: Hashable,

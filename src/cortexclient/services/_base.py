@@ -110,6 +110,11 @@ class Session:
         record: Mapping[str, Any] = await self.cache.get(("record", server, datastack), load, ttl=5 * MINUTES)
         return record
 
+    def known_record(self) -> Mapping[str, Any] | None:
+        """The datastack's record if it was fetched before; nothing is sent."""
+        record: Mapping[str, Any] | None = self.cache.peek(("record", self.server, self.spec.datastack))
+        return record
+
     async def send(
         self,
         endpoint: Endpoint,

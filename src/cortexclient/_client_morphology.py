@@ -1,0 +1,239 @@
+"""The part of the client that is about the forms of cells: skeletons, level-2 chunks, links to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._types import IdArray, Ids
+from .errors import CortexUsageError
+from .ids import as_ids
+from .interop.meshparty import Transform
+from .links import client_as_html, neuroglancer_url
+from .progress import ProgressLike
+from .results import Outcome, Results, Stream
+from .services._base import Session
+from .services.chunkedgraph import AsyncChunkedGraph
+from .services.l2cache import AsyncL2Cache
+from .services.materialize import AsyncMaterialize
+from .services.skeleton import AsyncSkeletons
+from .services.state import AsyncStates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .morphology import Morphology
+
+
+class MorphologyCalls:
+    """Services and shortcuts about the forms of cells."""
+
+    _session: Session
+    _chunkedgraph: AsyncChunkedGraph
+    _materialize: AsyncMaterialize
+
+    @property
+    def l2cache(self) -> AsyncL2Cache:
+        """Measures of level-2 chunks."""
+        return AsyncL2Cache(self._session)
+
+    @property
+    def skeleton(self) -> AsyncSkeletons:
+        """Skeletons as plain arrays, and the service that makes them."""
+        return AsyncSkeletons(self._session)
+
+    @property
+    def state(self) -> AsyncStates:
+        """Neuroglancer states on the server."""
+        return AsyncStates(self._session)
+
+    # -- skeletons ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _morphology(self) -> Morphology:
+        from .morphology import Morphology
+
+        return Morphology(self._session, self.skeleton, self._chunkedgraph, self._materialize)
+
+    async def get_skeleton(
+        self,
+        root_id: int,
+        *,
+        synapses: bool = False,
+        transform: Transform | None = None,
+        generate: bool = True,
+        timeout: float | None = None,
+    ) -> Any:
+        """Fetch one cell as a meshparty ``Meshwork``.
+
+        Parameters
+        ----------
+        synapses
+            Add its synapses: ``anno.pre_syn`` (outputs) and ``anno.post_syn`` (inputs), as they were at the last
+            instant at which the root was current.
+        transform
+            ``"rigid"``: rotated and shifted so that the pia is at y = 0 and y grows towards the white matter.
+            ``"streamline"``: straightened along the curvature of the cortex too; x and z are distances from the
+            streamline through the skeleton's root. Both give micrometres, for skeleton and annotations. None: nm.
+        generate
+            If the service has no skeleton yet, have it made, and wait for it (about a minute).
+        timeout
+            Seconds for the whole call.
+
+        Returns
+        -------
+        meshparty.meshwork.Meshwork
+            ``skeleton`` (vertices, edges, radius), ``mesh`` (one point for each level-2 chunk), and ``anno`` with
+            ``lvl2_ids``, ``compartment`` and ``is_axon``. The same as ``pcg_skel.get_meshwork_from_client`` makes;
+            :attr:`skeleton` gives plain arrays.
+
+        Raises
+        ------
+        NotFoundError
+            No such root, or it has no skeleton and ``generate`` is off.
+        ServerRefusedError
+            The service could not make one before, and does not try again.
+        MissingDependency
+            meshparty (or, for a transform, standard_transform) is not installed.
+        """
+        one = int(as_ids(root_id, "root_id")[0])
+        found = await self.get_skeletons(
+            [one], synapses=synapses, transform=transform, generate=generate, timeout=timeout
+        )
+        return found[one]
+
+    async def get_skeletons(
+        self,
+        root_ids: Ids,
+        *,
+        synapses: bool = False,
+        transform: Transform | None = None,
+        generate: bool = True,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> Results[Any]:
+        """Fetch many cells as meshparty Meshworks; one bad id spoils only itself.
+
+        Parameters
+        ----------
+        synapses, transform, generate
+            As for :meth:`get_skeleton`.
+        progress, timeout
+            See :class:`~cortexclient.Progress`; seconds, after which the outcome of what is not there is a
+            :class:`DeadlineExceeded`.
+
+        Returns
+        -------
+        Results of meshparty.meshwork.Meshwork
+            In input order.
+        """
+        ids = as_ids(root_ids, "root_ids")
+        stream = self.stream_skeletons(
+            ids, synapses=synapses, transform=transform, generate=generate, progress=progress, timeout=timeout
+        )
+        async with stream as arriving:
+            arrived: dict[int, Outcome[Any]] = {outcome.id: outcome async for outcome in arriving}
+        return Results([arrived[i] for i in dict.fromkeys(ids.tolist())])
+
+    def stream_skeletons(
+        self,
+        root_ids: Ids,
+        *,
+        synapses: bool = False,
+        transform: Transform | None = None,
+        generate: bool = True,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> Stream[Any]:
+        """Fetch many cells as meshparty Meshworks, handing out each outcome as it arrives, in bounded memory.
+
+        Parameters
+        ----------
+        synapses, transform, generate, progress, timeout
+            As for :meth:`get_skeletons`.
+
+        Returns
+        -------
+        Stream of meshparty.meshwork.Meshwork
+            One outcome for each distinct id, in no particular order.
+        """
+        ids = as_ids(root_ids, "root_ids")
+        if timeout is not None and timeout <= 0:
+            raise CortexUsageError(f"timeout={timeout}: must be above zero seconds")
+        return Stream(
+            lambda: self._morphology.outcomes(
+                ids, synapses=synapses, transform=transform, generate=generate, progress=progress, timeout=timeout
+            )
+        )
+
+    async def skeletons_exist(self, root_ids: Ids, *, timeout: float | None = None) -> dict[int, bool]:
+        """Tell which roots have a skeleton that is there at once; see ``skeleton.skeletons_exist``."""
+        return await self.skeleton.skeletons_exist(root_ids, timeout=timeout)
+
+    # -- level 2 -----------------------------------------------------------------------------------------------------
+
+    async def get_l2_ids(self, root_id: int, *, timeout: float | None = None) -> IdArray:
+        """List the level-2 chunks of a root: (n,) int64, in no particular order; empty for an unknown id."""
+        return await self._chunkedgraph.get_leaves(root_id, stop_layer=2, timeout=timeout)
+
+    async def get_l2data(
+        self,
+        l2_ids: Ids,
+        attributes: Sequence[str] | None = None,
+        *,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Fetch measures of level-2 chunks as a frame; see ``l2cache.get_l2data_table``."""
+        return await self.l2cache.get_l2data_table(l2_ids, attributes, progress=progress, timeout=timeout)
+
+    # -- links -------------------------------------------------------------------------------------------------------
+
+    async def neuroglancer_url(
+        self,
+        target_url: str | None = None,
+        clipboard: bool = False,
+        shorten: bool = False,
+        root_ids: Ids | None = None,
+    ) -> str:
+        """Make a link that shows the dataset in Neuroglancer.
+
+        Parameters
+        ----------
+        target_url
+            Address of the viewer. Default: the datastack's.
+        clipboard
+            Put the link on the clipboard too.
+        shorten
+            Store the state on the server, and link to its number. Without it nothing is sent but, once, the question
+            for the datastack's record.
+        root_ids
+            Cells to select.
+
+        Raises
+        ------
+        MissingDependency
+            nglui (or, for the clipboard, pyperclip) is not installed.
+        """
+        return await neuroglancer_url(
+            self._session,
+            self.state,
+            target_url=target_url,
+            clipboard=clipboard,
+            shorten=shorten,
+            root_ids=root_ids,
+        )
+
+    async def get_state_json(self, state_id: int, *, timeout: float | None = None) -> dict[str, Any]:
+        """Fetch a Neuroglancer state by its number."""
+        return await self.state.get_state_json(state_id, timeout=timeout)
+
+    async def upload_state_json(self, state: dict[str, Any], *, timeout: float | None = None) -> int:
+        """Store a Neuroglancer state; its number."""
+        return await self.state.upload_state_json(state, timeout=timeout)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:  # noqa: ARG002
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
+
+    def _repr_html_(self) -> str:
+        return client_as_html(repr(self), self._session)

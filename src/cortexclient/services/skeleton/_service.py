@@ -1,0 +1,191 @@
+"""The methods of the skeleton service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..._fanout import running
+from ..._types import IdArray, Ids
+from ..._wire import endpoints, json
+from ..._wire import skeletons as wire
+from ...errors import CortexUsageError, DecodeError
+from ...ids import as_ids, unique_ids
+from ...progress import ProgressLike
+from ...results import Outcome, Results, Stream
+from ...skeletons import Skeleton
+from .._base import Service
+from ._fetch import exist, outcomes, queue
+
+
+class AsyncSkeletons(Service):
+    """Skeletons as plain arrays; method names follow caveclient's ``SkeletonClient`` where it has them.
+
+    Only version 4 is stored by the service, and asked here: earlier versions are the same without the level-2 ids.
+    """
+
+    async def get_version(self) -> str:
+        """Version of the service."""
+        return str(json.decode((await self._session.send(endpoints.SKELETON_VERSION)).body))
+
+    async def get_versions(self) -> tuple[int, ...]:
+        """Versions of skeletons that the service knows; -1 means the newest, 0 the one for Neuroglancer."""
+        return tuple(json.decode((await self._session.send(endpoints.SKELETON_VERSIONS)).body))
+
+    async def get_skeleton(self, root_id: int, *, generate: bool = True, timeout: float | None = None) -> Skeleton:
+        """Fetch one skeleton.
+
+        Parameters
+        ----------
+        generate
+            If there is none yet, have it made, and wait for it (about a minute).
+        timeout
+            Seconds for the whole call.
+
+        Raises
+        ------
+        NotFoundError
+            No such root, or it has no skeleton and ``generate`` is off.
+        ServerRefusedError
+            The service could not make one before, and does not try again.
+        DeadlineExceeded
+            It was not made in time; it may be there later.
+        """
+        found = await self.get_skeletons([root_id], generate=generate, timeout=timeout)
+        return found[int(as_ids(root_id, "root_id")[0])]
+
+    async def get_skeletons(
+        self,
+        root_ids: Ids,
+        *,
+        generate: bool = True,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> Results[Skeleton]:
+        """Fetch many skeletons: those that are there in parallel chunks, the others made once and waited for.
+
+        Parameters
+        ----------
+        generate
+            Have those made that are not there yet. Ids that are no roots and roots that the service refuses are sorted
+            out before.
+        progress, timeout
+            See :class:`~cortexclient.Progress`; seconds for the whole call, after which the outcome of what is not
+            there is a :class:`DeadlineExceeded`.
+
+        Returns
+        -------
+        Results of Skeleton
+            In input order; errors by id, as of :meth:`get_skeleton`.
+        """
+        ids = as_ids(root_ids, "root_ids")
+        async with self.stream_skeletons(ids, generate=generate, progress=progress, timeout=timeout) as arriving:
+            arrived: dict[int, Outcome[Skeleton]] = {outcome.id: outcome async for outcome in arriving}
+        return Results([arrived[i] for i in dict.fromkeys(ids.tolist())])
+
+    def stream_skeletons(
+        self,
+        root_ids: Ids,
+        *,
+        generate: bool = True,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> Stream[Skeleton]:
+        """Fetch many skeletons, handing out each outcome as it arrives, in bounded memory.
+
+        Parameters
+        ----------
+        generate, progress, timeout
+            As for :meth:`get_skeletons`.
+
+        Returns
+        -------
+        Stream of Skeleton
+            ``async with`` it, then ``async for``; one outcome for each distinct id, in no particular order.
+        """
+        ids = as_ids(root_ids, "root_ids")
+        if timeout is not None and timeout <= 0:
+            raise CortexUsageError(f"timeout={timeout}: must be above zero seconds")
+        return Stream(
+            lambda: outcomes(
+                self._session, ids, self.get_refusal_list, generate=generate, progress=progress, timeout=timeout
+            )
+        )
+
+    async def skeletons_exist(
+        self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
+    ) -> dict[int, bool]:
+        """Tell which roots have a skeleton that is there at once.
+
+        Returns
+        -------
+        dict of bool
+            One entry for each distinct id, in the order of the input.
+        """
+        ids = as_ids(root_ids, "root_ids")
+        unique, _ = unique_ids(ids)
+        with running(timeout, progress, len(unique)) as reporter:
+            found = dict(zip(unique.tolist(), (await exist(self._session, unique)).tolist(), strict=True))
+            reporter.add(len(unique))
+        return {i: found[i] for i in dict.fromkeys(ids.tolist())}
+
+    async def generate_bulk_skeletons_async(self, root_ids: Ids, *, timeout: float | None = None) -> float:
+        """Have skeletons made, without waiting for them.
+
+        Ids that are no roots end on the service's list of refused ones: :meth:`get_skeletons` sorts them out before.
+
+        Returns
+        -------
+        float
+            Seconds until they are there, as the service guesses; 0 if all are there, or refused.
+        """
+        unique, _ = unique_ids(as_ids(root_ids, "root_ids"))
+        with running(timeout, None, None):
+            return await queue(self._session, unique)
+
+    async def get_cache_contents(
+        self, root_id_prefixes: Ids, limit: int = 0, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """List the skeletons that are there, by how the digits of their roots begin.
+
+        Parameters
+        ----------
+        root_id_prefixes
+            One or several.
+        limit
+            Most files to list; 0: all.
+
+        Returns
+        -------
+        dict
+            ``num_found`` (before the limit) and ``files`` (names).
+        """
+        prefixes = ",".join(map(str, as_ids(root_id_prefixes, "root_id_prefixes").tolist()))
+        with running(timeout, None, None):
+            reply = await self._session.send(endpoints.SKELETON_CACHE, {"prefixes": prefixes, "limit": limit})
+        return dict(json.decode(reply.body))
+
+    async def get_refusal_list(self, *, timeout: float | None = None) -> IdArray:
+        """List the roots of this datastack of which the service makes no skeleton, since it failed before.
+
+        Returns
+        -------
+        (n,) int64
+            In the order of the service.
+        """
+        with running(timeout, None, None):
+            reply = await self._session.send(endpoints.SKELETON_REFUSALS)
+        header, *lines = wire.unpack(reply.body).decode().split()
+        rows = [line.split(",") for line in lines]
+        if header.upper() != "DATASTACK_NAME,ROOT_ID" or any(len(row) != 2 for row in rows):
+            raise DecodeError(f"the refusal list is not a table of roots: {header[:60]}")
+        return np.array([int(root) for _, root in rows], np.int64)
+
+    async def get_precomputed_skeleton_info(
+        self, skeleton_version: int = 4, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Fetch Neuroglancer's description of the skeletons of a version."""
+        with running(timeout, None, None):
+            reply = await self._session.send(endpoints.SKELETON_INFO, {"version": skeleton_version})
+        return dict(json.decode(reply.body))
