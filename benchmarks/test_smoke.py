@@ -1,0 +1,51 @@
+"""Every benchmark still runs, on sizes that measure nothing (``tox -e smoke``)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import imports, mapping, report, sandbox_server, transport
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the figures go, instead of over those that were measured."""
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def kept(results: Path, name: str) -> list[dict[str, Any]]:
+    rows = json.loads((results / "foundation.json").read_text())[name]["rows"]
+    figures = [value for row in rows for value in row.values() if isinstance(value, float)]
+    assert figures
+    assert all(math.isfinite(value) for value in figures)
+    return list(rows)
+
+
+def test_transport(results: Path) -> None:
+    transport.run(rounds=1, requests=64)
+    assert len(kept(results, "transport")) == 2
+
+
+def test_sandbox_server(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_server, "REQUESTS", 160)
+    sandbox_server.run(rounds=1)
+    assert len(kept(results, "sandbox server")) == 4
+
+
+def test_imports(results: Path) -> None:
+    pytest.importorskip("cortical_tools")
+    imports.run(rounds=1)
+    assert {row["clock"] for row in kept(results, "import and construct")} == {"wall", "CPU"}
+
+
+def test_mapping(results: Path) -> None:
+    pytest.importorskip("cortical_tools")
+    world = {"seed": 1, "nuclei": 400, "edits": 400, "backups": 40, "versions": 3, "expired": 2}
+    mapping.run(rounds=1, world_options=world, size=40)
+    assert {"newest", "mixed"} <= {row["part"] for row in kept(results, "root_id_to_cell_id")}
