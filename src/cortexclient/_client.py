@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ._client_roots import RootCalls
+from ._client_tables import TableCalls
 from ._transport import TokenSource, Transport, TransportStats
 from ._transport.cache import Cache
 from ._types import BoolArray, IdArray, Ids, When
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .mapping import IdMapper
 
 
-class AsyncCortexClient(RootCalls):
+class AsyncCortexClient(TableCalls, RootCalls):
     """A CAVE dataset: many requests at once, bounded, retried, complete.
 
     Parameters
@@ -84,6 +85,7 @@ class AsyncCortexClient(RootCalls):
         self._info = AsyncInfo(session)
         self._chunkedgraph = AsyncChunkedGraph(session)
         self._materialize = AsyncMaterialize(session)
+        self._list_tables()
 
     def at(self, *, version: int | None = None, timestamp: When | None = None) -> Self:
         """Look at the same dataset from another instant; connections and caches are shared, nothing is sent.

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from . import _portal
 from ._client import AsyncCortexClient
-from .errors import CortexUsageError
-from .results import Outcome, Stream
+from .errors import CortexError, CortexUsageError
+from .results import Flow, Outcome
+from .tables._listing import Listing
 
 A = TypeVar("A")
+L = TypeVar("L", bound=Listing)
 T = TypeVar("T")
 
+LOOK_SECONDS = 2.0
+"""How long showing or completing ``client.tables`` may take."""
 AHEAD = 32
 """Outcomes of a stream that may wait for a slow reader."""
 
@@ -78,16 +83,53 @@ def _closed_in_time(inner: AsyncCortexClient) -> AsyncCortexClient:
     return inner
 
 
-class SyncStream(Generic[T]):
-    """Outcomes as they arrive, in bounded memory: a plain loop will do.
+class ListingTwin(Twin[L]):
+    """A blocking list of tables: it may look for itself, once and not for long."""
+
+    def _look(self) -> L:
+        listing = self._inner
+        if not listing._register.looked:  # noqa: SLF001 (its other face)
+            with contextlib.suppress(CortexError):
+                _portal.run(listing.load, timeout=LOOK_SECONDS)
+        return listing
+
+    def __dir__(self) -> list[str]:
+        return [*object.__dir__(self), *self._look().names()]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._look()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._look())
+
+    def __len__(self) -> int:
+        return len(self._look())
+
+    def __repr__(self) -> str:
+        self._look()
+        return super().__repr__()
+
+    def _repr_html_(self) -> str:
+        return self._look()._repr_html_()
+
+
+class _End:
+    """The last that a stream hands on: why it ended, None if it was read to its end."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class SyncFlow(Generic[T]):
+    """Things as they arrive, in bounded memory: a plain loop will do.
 
     Leaving the loop early ends the fetching once nothing refers to the stream any more; inside ``with`` at once.
     """
 
-    def __init__(self, stream: Stream[T], client: Twin[Any]) -> None:
+    def __init__(self, stream: Flow[T], client: Twin[Any]) -> None:
         self._client = client  # whose connections close when it is forgotten
         self._pump = _Pump(stream)
-        self._arrived: deque[Outcome[T] | BaseException | None] = deque()
+        self._arrived: deque[T | _End] = deque()
         self._generation = _portal.generation()
         self._ended = False
         weakref.finalize(self, _portal.post, self._pump.cancel).atexit = False
@@ -95,7 +137,7 @@ class SyncStream(Generic[T]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Outcome[T]:
+    def __next__(self) -> T:
         if self._ended:
             raise StopIteration
         if self._generation != _portal.generation():
@@ -106,11 +148,11 @@ class SyncStream(Generic[T]):
         except BaseException:  # Ctrl-C
             self.close()
             raise
-        outcome = self._arrived.popleft()
-        if isinstance(outcome, Outcome):
-            return outcome
+        item = self._arrived.popleft()
+        if not isinstance(item, _End):
+            return item
         self.close()
-        raise outcome or StopIteration
+        raise item.error or StopIteration
 
     def close(self) -> None:
         """End the fetching and wait until it has ended."""
@@ -127,18 +169,26 @@ class SyncStream(Generic[T]):
         self.close()
 
 
+class SyncStream(SyncFlow[Outcome[T]]):
+    """Outcomes as they arrive; see :class:`SyncFlow`."""
+
+
+class SyncBatchStream(SyncFlow[Any]):
+    """Rows of a query as they arrive, as Arrow record batches; see :class:`SyncFlow`."""
+
+
 class _Pump(Generic[T]):
     """The one task that reads a stream: task groups must be left by the task that entered them."""
 
-    def __init__(self, stream: Stream[T]) -> None:
+    def __init__(self, stream: Flow[T]) -> None:
         self._stream = stream
         self._task: asyncio.Task[None] | None = None
-        self._arrived: list[Outcome[T] | BaseException | None] = []
+        self._arrived: list[T | _End] = []
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
-    async def take(self) -> list[Outcome[T] | BaseException | None]:
-        """Everything that has arrived, at least one; the last of all is an error or None."""
+    async def take(self) -> list[T | _End]:
+        """Everything that has arrived, at least one thing."""
         if self._task is None:
             self._task = asyncio.create_task(self._read())
         await self._news.wait()
@@ -158,9 +208,9 @@ class _Pump(Generic[T]):
                         await self._room.wait()
         except Exception as error:  # noqa: BLE001 (it is raised where the stream is read)
             end = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
-        self._add(end)
+        self._add(_End(end))
 
-    def _add(self, item: Outcome[T] | BaseException | None) -> None:
+    def _add(self, item: T | _End) -> None:
         self._arrived.append(item)
         self._news.set()
 

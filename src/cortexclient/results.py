@@ -99,16 +99,16 @@ class Results(Mapping[int, T]):
         return "Results: " + ", ".join(f"{n:,} {kind}" for kind, n in self.status().items())
 
 
-class Stream(Generic[T]):
-    """Outcomes as they arrive, in bounded memory. Open it with ``async with``, then loop with ``async for``.
+class Flow(Generic[T]):
+    """Things as they arrive, in bounded memory. Open it with ``async with``, then loop with ``async for``.
 
     The context is required: it owns the workers, so that leaving it early (``break``, an exception) ends them all.
     """
 
-    def __init__(self, open_: Callable[[], AbstractAsyncContextManager[AsyncIterator[Outcome[T]]]]) -> None:
+    def __init__(self, open_: Callable[[], AbstractAsyncContextManager[AsyncIterator[T]]]) -> None:
         self._context = open_()
 
-    async def __aenter__(self) -> AsyncIterator[Outcome[T]]:
+    async def __aenter__(self) -> AsyncIterator[T]:
         return await self._context.__aenter__()
 
     async def __aexit__(
@@ -121,3 +121,11 @@ class Stream(Generic[T]):
             "open the stream first: `async with client.stream_...(ids) as outcomes:`, then "
             "`async for outcome in outcomes:`"
         )
+
+
+class Stream(Flow[Outcome[T]]):
+    """Outcomes as they arrive; see :class:`Flow`."""
+
+
+class BatchStream(Flow[Any]):
+    """Rows of a query as they arrive, as Arrow record batches; see :class:`Flow`."""

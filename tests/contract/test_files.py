@@ -35,7 +35,9 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def test_no_file_is_too_long() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in python_files(*FOLDERS)}
+    """But for the generated ones, which nobody reads as a whole: a twin has all that its classes inherit."""
+    written = [path for path in python_files(*FOLDERS) if path.parent.name != "_sync"]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in written}
     assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES} == {}
 
 

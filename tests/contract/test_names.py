@@ -34,9 +34,7 @@ NAMES = sorted({*EXAMPLES_PAGE.split(), *BEYOND.split(), *CORTICAL_TOOLS.split()
 STILL_TO_COME = """
     diagnose exports exports.available_data_df exports.available_versions exports.get_table get_l2_ids get_l2data
     get_skeleton get_skeletons get_state_json l2cache mesh mesh.get_mesh mesh.get_meshes neuroglancer_url plan
-    query_synapses set_export_cloudpath skeleton skeletons_exist state stream_skeletons tables tables.*().query
-    tables.*().query_arrow tables.*().query_polars tables.*().stream tables.load upload_state_json views
-    views.*().query
+    set_export_cloudpath skeleton skeletons_exist state stream_skeletons upload_state_json
 """
 """Promised, not built. It may only shrink: a name that exists must leave it."""
 

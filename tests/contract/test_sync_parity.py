@@ -15,8 +15,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cortexclient import AsyncCortexClient, CortexClient, Stream, SyncStream, _sync
-from cortexclient._twin import Twin
+from cortexclient import AsyncCortexClient, CortexClient, Stream, SyncStream, _sync, _twin
+from cortexclient._twin import SyncBatchStream, Twin
+from cortexclient.results import BatchStream
 
 IN_HINTS = {"httpx": httpx, "pd": pd, "pl": pl, "pa": pa, "datetime": datetime}
 """What the source imports for type checkers alone."""
@@ -76,6 +77,8 @@ def expected(hint: Any) -> Any:
     """A hint as the blocking side should have it."""
     if typing.get_origin(hint) is Stream:
         return SyncStream[typing.get_args(hint)]
+    if hint is BatchStream:
+        return SyncBatchStream
     return twin_of(hint) if any(async_classes(hint)) else hint
 
 
@@ -131,7 +134,9 @@ def test_both_have_a_life_of_their_own_kind() -> None:
         assert not hasattr(CortexClient, asynchronous)
 
 
-def test_reprs_differ_by_the_class_name_alone() -> None:
+def test_reprs_differ_by_the_class_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_twin, "LOOK_SECONDS", 0.01)  # the blocking list of tables looks, in vain
+    monkeypatch.setenv("CORTEXCLIENT_SERVER", "http://127.0.0.1:9")
     clients = CortexClient("minnie_public", version=1412), AsyncCortexClient("minnie_public", version=1412)
     ours, theirs = map(repr, clients)
     assert "1412" in ours

@@ -10,8 +10,8 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from cortexclient import AsyncCortexClient, CortexClient, SyncStream
-from cortexclient._twin import Twin
+from cortexclient import AsyncCortexClient, CortexClient
+from cortexclient._twin import SyncFlow, Twin
 from cortexclient.sandbox import Sandbox, World
 
 
@@ -54,7 +54,7 @@ def client_of(flavour: str, sandbox: Sandbox, **settings: Any) -> AsyncCortexCli
 
 def dressed(value: Any) -> Any:
     """Something of the blocking client, as the asynchronous one has it; anything else as it is."""
-    return Dressed(value) if isinstance(value, Twin | SyncStream) else value
+    return Dressed(value) if isinstance(value, Twin | SyncFlow) else value
 
 
 class Dressed:
@@ -64,13 +64,21 @@ class Dressed:
         self._blocking = blocking
 
     def __getattr__(self, name: str) -> Any:
-        original = inspect.getattr_static(type(self._blocking._inner), name)
+        original = inspect.getattr_static(type(self._blocking._inner), name, None)
+        if original is None:  # a table by its name
+            return dressed(getattr(self._blocking, name))
         value = getattr(self._blocking, "close" if name == "aclose" else name)
         if inspect.iscoroutinefunction(original):
             return lambda *args, **kwargs: anyio.to_thread.run_sync(functools.partial(value, *args, **kwargs))
         if isinstance(original, property):
             return dressed(value)
         return lambda *args, **kwargs: dressed(value(*args, **kwargs))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return dressed(self._blocking(*args, **kwargs))
+
+    def __getitem__(self, name: str) -> Any:
+        return dressed(self._blocking[name])
 
     def __repr__(self) -> str:
         return repr(self._blocking)

@@ -5,5 +5,17 @@ from .chunkedgraph import ChunkedGraph
 from .client import CortexClient
 from .info import Info
 from .materialize import Materialize
+from .tables import Table, TableQuery, Tables, View, ViewQuery, Views
 
-__all__ = ["ChunkedGraph", "CortexClient", "Info", "Materialize"]
+__all__ = [
+    "ChunkedGraph",
+    "CortexClient",
+    "Info",
+    "Materialize",
+    "Table",
+    "TableQuery",
+    "Tables",
+    "View",
+    "ViewQuery",
+    "Views",
+]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,7 @@ from cortexclient._client import AsyncCortexClient
 from cortexclient._sync.chunkedgraph import ChunkedGraph
 from cortexclient._sync.info import Info
 from cortexclient._sync.materialize import Materialize
+from cortexclient._sync.tables import Tables, Views
 from cortexclient._transport import TransportStats
 from cortexclient._twin import ClientTwin
 from cortexclient._types import BoolArray, IdArray, Ids, When
@@ -312,6 +314,125 @@ class CortexClient(ClientTwin):
     def closed(self) -> bool:
         """Whether the client was closed. It cannot be opened again."""
         return self._inner.closed
+
+    @property
+    def tables(self) -> Tables:
+        """The tables of the client's version, by name: ``client.tables.nucleus_detection_v0(id=[1, 2])``."""
+        return Tables._of(lambda: self._inner.tables)
+
+    @property
+    def views(self) -> Views:
+        """The views of the client's version, by name."""
+        return Views._of(lambda: self._inner.views)
+
+    def query_synapses(
+        self,
+        root_ids: Ids,
+        pre: bool = True,
+        post: bool = True,
+        *,
+        version: int | None = None,
+        timestamp: When | None = None,
+        live: bool = False,
+        remove_autapses: bool = True,
+        reference_tables: Sequence[str] = (),
+        suffixes: Mapping[str, str] | None = None,
+        synapse_table: str | None = None,
+        desired_resolution: Sequence[float] | None = (1, 1, 1),
+        split_positions: bool = True,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Fetch all synapses of any number of roots.
+
+        Parameters
+        ----------
+        root_ids
+            Roots of the version or the instant.
+        pre, post
+            Synapses that they make, and that they receive. One that both sides find is given once.
+        version, timestamp, live
+            A version, or an instant (aware), or now. Default: what the client is pinned to, else the newest version.
+        remove_autapses
+            Leave out synapses of a root with itself.
+        reference_tables
+            Tables about synapses (``target_id`` is the synapse): their columns are added, null where there is no row.
+        suffixes
+            By reference table: what is put behind names that the synapses have too. Default: ``_<table>``.
+        synapse_table
+            Default: that of the datastack.
+        desired_resolution
+            Unit of the points in nm per axis; None: the table's own voxels.
+        split_positions
+            Points as three columns ``_x, _y, _z``; False: as one column of (3,) arrays.
+        progress, timeout
+            See :class:`~cortexclient.Progress` (synapses, not ids); seconds for the whole call.
+
+        Returns
+        -------
+        DataFrame
+            One row a synapse, in no particular order: the columns of the synapse table, ids int64.
+
+        Raises
+        ------
+        TruncatedResult
+            If rows are missing; ``.partial`` holds what came, as it does of every other error.
+        """
+        return _portal.run(
+            self._inner.query_synapses,
+            root_ids,
+            pre,
+            post,
+            version=version,
+            timestamp=timestamp,
+            live=live,
+            remove_autapses=remove_autapses,
+            reference_tables=reference_tables,
+            suffixes=suffixes,
+            synapse_table=synapse_table,
+            desired_resolution=desired_resolution,
+            split_positions=split_positions,
+            progress=progress,
+            timeout=timeout,
+        )
+
+    def synapse_edges(
+        self,
+        root_ids: Ids,
+        pre: bool = True,
+        post: bool = True,
+        *,
+        version: int | None = None,
+        timestamp: When | None = None,
+        live: bool = False,
+        remove_autapses: bool = True,
+        synapse_table: str | None = None,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Count the synapses between roots: the edges that start or end at any of ``root_ids``.
+
+        Synapses are summed up as they arrive, so that memory holds edges only.
+        Parameters and errors are as for :meth:`query_synapses`.
+
+        Returns
+        -------
+        DataFrame
+            ``pre_pt_root_id, post_pt_root_id`` (int64, sorted), ``n_synapses`` (int64), ``sum_size`` (float64).
+        """
+        return _portal.run(
+            self._inner.synapse_edges,
+            root_ids,
+            pre,
+            post,
+            version=version,
+            timestamp=timestamp,
+            live=live,
+            remove_autapses=remove_autapses,
+            synapse_table=synapse_table,
+            progress=progress,
+            timeout=timeout,
+        )
 
     def update_roots(
         self,

@@ -114,6 +114,8 @@ class Materialize(Twin[AsyncMaterialize]):
     ) -> pd.DataFrame:
         """Join two tables of a version: the pairs of rows in which two columns are equal.
 
+        What is not explained here is as for :meth:`query_table`.
+
         Parameters
         ----------
         tables
@@ -167,6 +169,8 @@ class Materialize(Twin[AsyncMaterialize]):
     ) -> pd.DataFrame:
         """Find synapses by their presynaptic and postsynaptic roots, both of which must match where both are given.
 
+        What is not explained here is as for :meth:`query_table`.
+
         Parameters
         ----------
         bounding_box, bounding_box_column
@@ -181,7 +185,7 @@ class Materialize(Twin[AsyncMaterialize]):
         Returns
         -------
         DataFrame
-            As for :meth:`query_table`, to which all other parameters go.
+            The columns of the synapse table.
         """
         return _portal.run(
             self._inner.synapse_query,
@@ -250,6 +254,8 @@ class Materialize(Twin[AsyncMaterialize]):
     ) -> pd.DataFrame:
         """Query a table as it was at any instant, rows and root ids alike.
 
+        What is not explained here is as for :meth:`query_table`.
+
         Parameters
         ----------
         table
@@ -270,7 +276,7 @@ class Materialize(Twin[AsyncMaterialize]):
         Returns
         -------
         DataFrame
-            As for :meth:`query_table`, to which all other parameters go; ``attrs`` tell ``timestamp``.
+            ``attrs`` tell ``timestamp``.
         """
         return _portal.run(
             self._inner.live_live_query,
@@ -298,13 +304,13 @@ class Materialize(Twin[AsyncMaterialize]):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the rows that a query of a table would return, without fetching them."""
+        """Count the rows that a query of a table would return; filters are as for :meth:`query_table`."""
         return _portal.run(
             self._inner.query_count, table, materialization_version=materialization_version, timeout=timeout, **filters
         )
 
     def fetch_complete(self, table: str, columns: Sequence[str], version: int, **filters: Unpack[Filters]) -> pa.Table:
-        """Fetch some columns of all rows that match, however many there are, ``id`` first; in no particular order."""
+        """Fetch some columns of all rows that match, ``id`` first, in no order; filters as for :meth:`query_table`."""
         return _portal.run(self._inner.fetch_complete, table, columns, version, **filters)
 
     def get_tables(self, version: int | None = None, *, timeout: float | None = None) -> list[str]:

@@ -82,9 +82,7 @@ def _query(name: str, path: str) -> Endpoint:
 def _skeleton(name: str, method: str, path: str, *, batch: int | None = None) -> Endpoint:
     # POSTs only read, or queue what is queued once: all may be tried again
     content_type = JSON if method == "POST" else None
-    return Endpoint(
-        service="skeleton", name=name, method=method, path=path, batch=batch, content_type=content_type
-    )
+    return Endpoint(service="skeleton", name=name, method=method, path=path, batch=batch, content_type=content_type)
 
 
 def _state(name: str, method: str, path: str) -> Endpoint:
@@ -108,6 +106,9 @@ ALIGNED_VOLUME_BY_ID = _info("aligned_volume_by_id", f"{_I}/aligned_volume/id/{{
 VOLUME_DATASTACKS = _info("volume_datastacks", f"{_I}/aligned_volume/{{aligned_volume}}/datastacks")
 IMAGE_MIRRORS = _info("image_mirrors", f"{_I}/datastack/{{datastack}}/image_sources")
 INFO_VERSION = _info("version", "/info/version")
+SCHEMAS = Endpoint(
+    service="schema", name="types_all", method="GET", path="/schema/api/v2/types_all", scope="global", expects=JSON
+)
 
 SEGMENTATION_INFO = _graph("info", "GET", "/segmentation/table/{table}/info")
 GRAPH_VERSION = _graph("version", "GET", "/segmentation/api/version")
@@ -153,7 +154,12 @@ UNIQUE_STRING_VALUES = _table("unique_string_values", f"{_M3}/table/{{name}}/uni
 
 _L = "/l2cache/api/v1"
 L2_ATTRIBUTES = Endpoint(
-    service="l2cache", name="attributes", method="POST", path=f"{_L}/table/{{table}}/attributes", batch=2_000, content_type=JSON
+    service="l2cache",
+    name="attributes",
+    method="POST",
+    path=f"{_L}/table/{{table}}/attributes",
+    batch=2_000,
+    content_type=JSON,
 )
 L2_METADATA = Endpoint(service="l2cache", name="attribute_metadata", method="GET", path=f"{_L}/attribute_metadata")
 L2_TABLES = Endpoint(service="l2cache", name="table_mapping", method="GET", path=f"{_L}/table_mapping")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -71,6 +72,17 @@ def joined(tables: list[pa.Table]) -> pa.Table:
     import pyarrow as pa
 
     return pa.concat_tables(tables, promote_options="default") if len(tables) != 1 else tables[0]
+
+
+def chosen(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Some columns of an answer, points by their stem; None: all of them."""
+    if columns is None:
+        return table
+    for column in columns:
+        if column not in table.column_names and column + AXES[0] not in table.column_names:
+            near = difflib.get_close_matches(column, _stems(table.column_names), n=1, cutoff=0)
+            raise CortexUsageError(f"the answer has no column {column!r}; did you mean {near[0]}?")
+    return table.select(_parts_of(table, columns))
 
 
 def attributes(query: RowQuery, resolution: Sequence[float] | None) -> dict[str, Any]:

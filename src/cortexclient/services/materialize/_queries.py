@@ -12,6 +12,7 @@ from ...errors import CortexUsageError
 from ...frames import to_pandas
 from ...ids import as_ids
 from .._base import check_aware
+from ._answer import chosen
 from ._catalogue import Catalogue
 from ._filters import Filters, wire_filters
 from ._row_query import RowQuery
@@ -97,7 +98,7 @@ class Queries(Catalogue):
                 query = replace(query, select={table: list(select_columns)})
             found, attrs = await self._rows.fetch(query, desired_resolution, split=split)
             if base and select_columns is not None:
-                found = _chosen(found, select_columns)
+                found = chosen(found, select_columns)
         return framed(found, attrs, split_positions)
 
     async def join_query(
@@ -116,6 +117,8 @@ class Queries(Catalogue):
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
         """Join two tables of a version: the pairs of rows in which two columns are equal.
+
+        What is not explained here is as for :meth:`query_table`.
 
         Parameters
         ----------
@@ -170,6 +173,8 @@ class Queries(Catalogue):
     ) -> pd.DataFrame:
         """Find synapses by their presynaptic and postsynaptic roots, both of which must match where both are given.
 
+        What is not explained here is as for :meth:`query_table`.
+
         Parameters
         ----------
         bounding_box, bounding_box_column
@@ -184,7 +189,7 @@ class Queries(Catalogue):
         Returns
         -------
         DataFrame
-            As for :meth:`query_table`, to which all other parameters go.
+            The columns of the synapse table.
         """
         chosen: dict[str, Any] = {"pre_pt_root_id": pre_ids, "post_pt_root_id": post_ids}
         wanted = {column: as_ids(ids, column) for column, ids in chosen.items() if ids is not None}
@@ -254,6 +259,8 @@ class Queries(Catalogue):
     ) -> pd.DataFrame:
         """Query a table as it was at any instant, rows and root ids alike.
 
+        What is not explained here is as for :meth:`query_table`.
+
         Parameters
         ----------
         table
@@ -274,7 +281,7 @@ class Queries(Catalogue):
         Returns
         -------
         DataFrame
-            As for :meth:`query_table`, to which all other parameters go; ``attrs`` tell ``timestamp``.
+            ``attrs`` tell ``timestamp``.
         """
         query = RowQuery(
             table,
@@ -300,7 +307,7 @@ class Queries(Catalogue):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the rows that a query of a table would return, without fetching them."""
+        """Count the rows that a query of a table would return; filters are as for :meth:`query_table`."""
         with running(timeout, None, None):
             when = await self._version(materialization_version)
             query = RowQuery(table, when, wire_filters(filters, table))
@@ -309,7 +316,7 @@ class Queries(Catalogue):
     async def fetch_complete(
         self, table: str, columns: Sequence[str], version: int, **filters: Unpack[Filters]
     ) -> pa.Table:
-        """Fetch some columns of all rows that match, however many there are, ``id`` first; in no particular order."""
+        """Fetch some columns of all rows that match, ``id`` first, in no order; filters as for :meth:`query_table`."""
         select = list(dict.fromkeys(["id", *columns]))
         found, _ = await self._rows.fetch(
             RowQuery(table, version, wire_filters(filters, table), select={table: select})
@@ -328,12 +335,3 @@ def framed(found: pa.Table, attrs: Mapping[str, Any], split_positions: bool) -> 
     frame = to_pandas(found, split_positions)
     frame.attrs.update(attrs)
     return frame
-
-
-def _chosen(found: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Some columns of an answer, points by their stem."""
-    parts = [[name] if name in found.column_names else [name + axis for axis in ("_x", "_y", "_z")] for name in columns]
-    missing = [name for names in parts for name in names[:1] if name not in found.column_names]
-    if missing:
-        raise CortexUsageError(f"no column is called {columns!r}; there are {', '.join(found.column_names)}")
-    return found.select([name for names in parts for name in names])

@@ -55,13 +55,23 @@ class Rows:
     catalogue: Catalogue
 
     async def fetch(
-        self, query: RowQuery, desired: Sequence[float] | None = None, *, split: bool = True
+        self,
+        query: RowQuery,
+        desired: Sequence[float] | None = None,
+        *,
+        split: bool = True,
+        told: Callable[[int], object] | None = None,
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """All rows of a query and what its frame tells of itself; an error's ``partial`` holds those that had come."""
+        """All rows of a query and what its frame tells of itself; an error's ``partial`` holds those that had come.
+
+        ``told`` is called with the number of rows of each part that arrives.
+        """
         parts: list[Part] = []
 
         async def keep(part: Part) -> None:
             parts.append(part)
+            if told is not None:
+                told(part.table.num_rows)
 
         try:
             await self.each_part(query, keep, split=split)
