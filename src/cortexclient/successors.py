@@ -12,9 +12,10 @@ import polars as pl
 from ._coalesce import FEW, Found
 from ._fanout import running
 from ._types import IdArray, Ids, When
-from .errors import CortexError, NotFoundError, ServerRefusedError
+from .errors import CortexError
 from .ids import as_ids, layer_of, unique_ids
 from .mapping._lineage import relatives_at
+from .mapping._verdict import status_of
 from .progress import ProgressLike, Reporter
 from .services._base import Session
 from .services.chunkedgraph import AsyncChunkedGraph
@@ -90,7 +91,7 @@ class _Update:
             pl.col("current_id").fill_null(-1),
             pl.col("confidence").fill_null(0.0),
             pl.col("alternatives").fill_null(pl.lit([], pl.List(pl.Int64))),
-            pl.coalesce("status", pl.Series("status", [self._why_not(root) for root in roots.tolist()])),
+            pl.coalesce("status", pl.Series("status", [status_of(self._errors.get(root)) for root in roots.tolist()])),
         )
 
     async def _are_current(self, roots: IdArray) -> np.ndarray:
@@ -109,11 +110,6 @@ class _Update:
             alternatives=pl.lit([], pl.List(pl.Int64)),
             status=pl.lit("updated"),
         )
-
-    def _why_not(self, root: int) -> str:
-        """The status of a root that has no answer."""
-        error = self._errors.get(root)
-        return "invalid" if error is None or isinstance(error, NotFoundError | ServerRefusedError) else "unresolved"
 
     def _count(self, done: int) -> None:
         if self._reporter:

@@ -181,8 +181,9 @@ class CortexClient(ClientTwin):
         -------
         DataFrame
             Index ``root_id`` in input order, column ``cell_id`` (int64; -1: no cell, or several). With ``detail`` also
-            ``status`` (``ok``, ``none``, ``multiple``, ``invalid``: no such root), ``timestamp`` (UTC; when the answer
-            was seen), ``source`` (``main``, ``backup``, ``main_replaced``) and ``n_matches`` (cells on the root).
+            ``status`` (``ok``, ``none``, ``multiple``, ``invalid``: no such root, ``unresolved``: the server fails for
+            this id), ``timestamp`` (UTC; when the answer was seen), ``source`` (``main``, ``backup``,
+            ``main_replaced``) and ``n_matches`` (cells on the root).
             ``attrs["version"]`` is the version whose tables were used.
 
         Notes

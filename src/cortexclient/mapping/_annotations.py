@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ import polars as pl
 
 from .._fanout import fan_out
 from .._types import IdArray
-from ..errors import CortexUsageError
+from ..errors import CortexUsageError, ServerError, ServerRefusedError
 from ..services._base import Session
 from ..services.materialize import AsyncMaterialize
 
@@ -64,17 +64,23 @@ class Annotations:
         """Rows of the main table on these roots."""
         if not len(roots):
             return pl.DataFrame(schema=ROWS)
-        if self.takes_whole(roots):
-            return (await self.mains()).filter(pl.col("root").is_in(pl.Series(roots).implode()))
-        return await self._frozen(self._main_table(), "id", filter_in_dict={"pt_root_id": roots})
+        return await self._mains_where("pt_root_id", "root", roots)
 
     async def mains_of(self, cells: IdArray) -> pl.DataFrame:
         """Rows of the main table for these cells."""
         if not len(cells):
             return pl.DataFrame(schema=ROWS)
-        if self.takes_whole(cells):
-            return (await self.mains()).filter(pl.col("cell").is_in(pl.Series(cells).implode()))
-        return await self._frozen(self._main_table(), "id", filter_in_dict={"id": cells})
+        return await self._mains_where("id", "cell", cells)
+
+    async def _mains_where(self, column: str, ours: str, ids: IdArray) -> pl.DataFrame:
+        if not self.takes_whole(ids):
+            try:
+                return await self._frozen(self._main_table(), "id", filter_in_dict={column: ids})
+            except (ServerError, ServerRefusedError) as error:
+                if error.status > 500:
+                    raise
+        # also where the server chokes on one of the ids: no id is named in asking for the whole table
+        return (await self.mains()).filter(pl.col(ours).is_in(pl.Series(ids).implode()))
 
     async def mains_since(self, when: datetime) -> pl.DataFrame:
         """Rows of the main table that were created after ``when`` (kept)."""
@@ -91,7 +97,7 @@ class Annotations:
 
     def is_whole(self) -> bool:
         """Whether the whole main table is here."""
-        return self.session.cache.holds((*self._key(), self._main_table()))
+        return self.session.cache.holds((*self.key, self._main_table()))
 
     def _main_table(self) -> str:
         table = self.session.spec.nucleus_table
@@ -102,7 +108,9 @@ class Annotations:
             )
         return table
 
-    def _key(self) -> tuple[Any, ...]:
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What these annotations are, in few words."""
         return ("annotations", self.session.server, self.session.spec.datastack, self.version or self.time)
 
     async def _whole(self, table: str, cell_column: str) -> pl.DataFrame:
@@ -117,7 +125,7 @@ class Annotations:
         """Load something that follows from these annotations once: for ever if they are frozen."""
         ttl = None if self.version is not None else LIVE_SECONDS
         frame: pl.DataFrame = await self.session.cache.get(
-            (*self._key(), *key), load, ttl=ttl, size=lambda rows: int(rows.estimated_size())
+            (*self.key, *key), load, ttl=ttl, size=lambda rows: int(rows.estimated_size())
         )
         return frame
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Hashable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from .._coalesce import FEW, Found
 from .._fanout import fan_out, running, together
 from .._types import IdArray, Ids, When
-from ..errors import NotFoundError
+from ..errors import CortexError, NotFoundError
 from ..ids import as_ids, layer_of, unique_ids
 from ..progress import ProgressLike, Reporter
 from ..services._base import Session, check_aware
@@ -18,7 +21,7 @@ from ..services.materialize import AsyncMaterialize
 from ..services.materialize._versions import seconds_left
 from ._annotations import Annotations
 from ._search import RootSearch
-from ._verdict import ANSWERS, points_of, roots_of_points, without_cell
+from ._verdict import ANSWERS, REPLACED, in_doubt, points_of, roots_of_points, without_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +60,11 @@ class IdMapper:
         unique, inverse = unique_ids(asked)
         with running(timeout, progress, len(unique)) as reporter:
             reference = await self._reference(version, timestamp, live)
-            answers = await self._answers(unique, reference, reporter)
-        rows = pl.DataFrame({"root": unique}, schema={"root": pl.Int64}).join(answers, on="root", how="left")
+
+            async def load(roots: IdArray, reporter: Reporter) -> pl.DataFrame:
+                return _in_order(roots, "root", await self._answers(roots, reference, reporter))
+
+            rows = await self._joined(("root_id_to_cell_id", *reference.key), unique, load, reporter)
         return _framed(rows[inverse], asked, ("root", "cell"), reference, detail)
 
     async def cell_id_to_root_id(
@@ -77,11 +83,32 @@ class IdMapper:
         unique, inverse = unique_ids(asked)
         with running(timeout, progress, len(unique)) as reporter:
             reference = await self._reference(version, timestamp if live else None, live)
-            moved = timestamp if not live else None
-            answers = await self._roots_of(unique, reference, moved)
-            reporter.add(len(unique))
-        rows = pl.DataFrame({"cell": unique}, schema={"cell": pl.Int64}).join(answers, on="cell", how="left")
+            moved = None if live or timestamp is None else check_aware(timestamp)
+
+            async def load(cells: IdArray, _: Reporter) -> pl.DataFrame:
+                return _in_order(cells, "cell", await self._roots_of(cells, reference, moved))
+
+            rows = await self._joined(("cell_id_to_root_id", moved, *reference.key), unique, load, reporter)
         return _framed(rows[inverse], asked, ("cell", "root"), reference, detail)
+
+    async def _joined(
+        self,
+        key: tuple[Hashable, ...],
+        ids: IdArray,
+        load: Callable[[IdArray, Reporter], Awaitable[pl.DataFrame]],
+        reporter: Reporter,
+    ) -> pl.DataFrame:
+        """One row for each id, in their order; calls about few ids travel together with others like them."""
+
+        async def load_together(ids: IdArray) -> Found:
+            return Found(await load(ids, Reporter(None, None)))
+
+        if 0 < len(ids) <= FEW:
+            rows: pl.DataFrame = (await self._session.coalescer.ask(key, ids, load_together)).values
+        else:
+            rows = await load(ids, reporter)
+        reporter.add(len(ids) - reporter.done)
+        return rows
 
     async def _reference(self, version: int | None, timestamp: When | None, live: bool) -> Annotations:
         """The annotations that answer."""
@@ -129,7 +156,7 @@ class IdMapper:
         is_root = layer_of(fresh) == top
         found = without_cell(fresh[~is_root], "invalid")
         if is_root.any():
-            search = RootSearch(self._graph, [reference, *await self._older(reference)])
+            search = RootSearch(self._session, [reference, *await self._older(reference)])
             found = pl.concat([found, await search.answer(fresh[is_root], reporter)])
         known.add(found)
         return pl.concat([answers, found])
@@ -147,17 +174,20 @@ class IdMapper:
         )
         return known
 
-    async def _roots_of(self, cells: IdArray, reference: Annotations, moved: When | None) -> pl.DataFrame:
+    async def _roots_of(self, cells: IdArray, reference: Annotations, moved: datetime | None) -> pl.DataFrame:
         """One row for each cell that has a point: ``cell, root, status, source, n_matches, at``."""
         mains, backups = await together(lambda: reference.mains_of(cells), reference.backups)
         backups = backups.filter(pl.col("cell").is_in(pl.Series(cells).implode()))
         rows = pl.concat([mains, backups])
         points = points_of(mains, backups).join(rows, on=["cell", "supervoxel"]).unique()
-        when = reference.time if moved is None else check_aware(moved)
-        if moved is not None:
-            roots = await self._graph.get_roots(points["supervoxel"].to_numpy(), when)
-            points = points.with_columns(pl.Series("root", roots, pl.Int64))
-        return roots_of_points(points, int(when.timestamp() * 1000))
+        if moved is None:
+            return roots_of_points(points, reference.time_ms)
+        errors: dict[int, CortexError] = {}
+        roots = await AsyncChunkedGraph(self._session, errors).get_roots(points["supervoxel"].to_numpy(), moved)
+        points = points.with_columns(pl.Series("root", roots, pl.Int64))
+        lost = points.filter(pl.col("supervoxel").is_in(list(errors)) & (pl.col("source") != REPLACED))
+        doubts = dict.fromkeys(lost["cell"].to_list(), "unresolved")
+        return in_doubt(roots_of_points(points, int(moved.timestamp() * 1000)), "cell", doubts)
 
 
 class Known:
@@ -174,10 +204,16 @@ class Known:
         return self._frame.join(pl.DataFrame({"root": roots}, schema={"root": pl.Int64}), on="root", how="semi")
 
     def add(self, answers: pl.DataFrame) -> None:
-        """Keep answers; an id that does not exist today may exist tomorrow."""
-        lasting = answers.filter(pl.col("status") != "invalid")
+        """Keep answers; an id that does not exist today, or fails, may be answered tomorrow."""
+        lasting = answers.filter(~pl.col("status").is_in(["invalid", "unresolved"]))
         room = len(self._frame) + len(lasting) <= self.LIMIT
         self._frame = pl.concat([self._frame, lasting]).unique("root") if room else lasting
+
+
+def _in_order(ids: IdArray, column: str, answers: pl.DataFrame) -> pl.DataFrame:
+    return pl.DataFrame({column: ids}, schema={column: pl.Int64}).join(
+        answers, on=column, how="left", maintain_order="left"
+    )
 
 
 def _framed(

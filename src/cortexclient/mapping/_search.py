@@ -20,12 +20,14 @@ import polars as pl
 
 from .._fanout import fan_out, together
 from .._types import IdArray
+from ..errors import CortexError
 from ..progress import Reporter
+from ..services._base import Session
 from ..services.chunkedgraph import AsyncChunkedGraph
 from ._annotations import ROWS, Annotations, ids_of
 from ._lineage import RELATIVES, relatives_at
 from ._stabbing import Times, stab
-from ._verdict import judge, points_of, without_cell
+from ._verdict import in_doubt, judge, points_of, status_of, without_cell
 
 SEEN = {**ROWS, "at": pl.Int64}
 """Rows of annotations on a root, and the instant (ms) at which they were seen there."""
@@ -65,14 +67,20 @@ class RootSearch:
 
     Parameters
     ----------
-    graph
-        The chunkedgraph service.
+    session
+        The connection.
     frozen
         The annotations that may be asked, newest first; the first is the reference, which says where cells are.
+
+    Notes
+    -----
+    An id that the server fails for spoils the answers that depend on it, and no others: they are ``unresolved``.
     """
 
-    def __init__(self, graph: AsyncChunkedGraph, frozen: Sequence[Annotations]) -> None:
-        self._graph = graph
+    def __init__(self, session: Session, frozen: Sequence[Annotations]) -> None:
+        self._errors: dict[int, CortexError] = {}
+        self._doubtful: set[int] = set()
+        self._graph = AsyncChunkedGraph(session, self._errors)
         self._reference = frozen[0]
         self._versions = {version.time_ms: version for version in frozen}
         self._cells = np.empty(0, np.int64)
@@ -92,7 +100,13 @@ class RootSearch:
         rest = pl.concat([met, stabbed]).join(answers, on="root", how="anti")
         reporter.add(len(roots) - reporter.done)
         nothing = without_cell(rest["root"].to_numpy(), "none", rest["at"].to_list())
-        return pl.concat([answers, nothing, without_cell(invalid, "invalid")])
+        answered = pl.concat([answers, nothing, without_cell(invalid, "invalid")])
+        return in_doubt(answered, "root", self._spoiled(np.setdiff1d(roots, found)))
+
+    def _spoiled(self, roots: IdArray) -> dict[int, str]:
+        """Those roots whose answer is in doubt, and their status."""
+        failed = {root: status_of(self._errors[root]) for root in roots.tolist() if root in self._errors}
+        return dict.fromkeys(self._doubtful.intersection(roots.tolist()), "unresolved") | failed
 
     async def _on_versions(self, met: pl.DataFrame) -> pl.DataFrame:
         """Rows on roots that were current at a version other than the reference, which was asked already."""
@@ -115,7 +129,14 @@ class RootSearch:
 
     async def _late_rows(self, at: int, roots: IdArray) -> pl.DataFrame:
         """Route 2: the reference points on these roots that the version of that instant does not hold."""
-        return on_roots(await self._late(self._versions[at]), roots, at)
+        version = self._versions[at]
+        try:
+            rows = await self._late(version)
+        except _Lost as lost:
+            rows = lost.rows
+            holders = await relatives_at(self._graph, lost.roots, version.time)
+            self._doubtful.update(holders["root"].to_list())
+        return on_roots(rows, roots, at)
 
     async def _rows_and_late(self, at: int, roots: IdArray) -> pl.DataFrame:
         return pl.concat(await together(lambda: self._rows(at, roots), lambda: self._late_rows(at, roots)))
@@ -131,7 +152,11 @@ class RootSearch:
             moved = late["born"] > version.time_ms
             roots = late["root"].to_numpy().copy()
             roots[moved] = await self._graph.get_roots(late["supervoxel"].to_numpy()[moved], version.time)
-            return late.select("cell", "supervoxel", pl.Series("root", roots, pl.Int64))
+            rows = late.select("cell", "supervoxel", pl.Series("root", roots, pl.Int64))
+            lost = late.filter(moved).filter(pl.col("supervoxel").is_in(list(self._errors)))
+            if len(lost):
+                raise _Lost(rows, ids_of(lost, "root"))
+            return rows
 
         return await self._reference.kept(("late", version.time), load)
 
@@ -145,8 +170,10 @@ class RootSearch:
             else:
                 mains = (await reference.mains()).join(await oldest.mains(), on=["cell", "supervoxel"], how="anti")
             points = pl.concat([mains, await reference.backups()]).filter(pl.col("root") != 0)
-            born = await self._graph.get_root_timestamps(points["root"].to_numpy())
-            return points.with_columns(pl.Series("born", born.as_unit("ms").asi8, pl.Int64))
+            roots = points["root"].to_numpy()
+            born = (await self._graph.get_root_timestamps(roots)).as_unit("ms").asi8
+            born = np.where(np.isin(roots, list(self._errors)), np.iinfo(np.int64).max, born)  # must be looked up
+            return points.with_columns(pl.Series("born", born, pl.Int64))
 
         return await reference.kept(("recent", oldest.time), load)
 
@@ -190,6 +217,7 @@ class RootSearch:
 
         found = await fan_out(list(groups) if len(rows) else [], look_up, workers=EPOCHS_AT_ONCE)
         rows = rows.select("cell", "supervoxel", pl.Series("root", np.concatenate([*found, NO_IDS]), pl.Int64), "at")
+        self._doubtful.update(candidates.filter(pl.col("supervoxel").is_in(list(self._errors)))["origin"].to_list())
         return rows.filter(pl.col("root").is_in(pl.Series(lives.roots).implode()))
 
     async def _candidates(self, lives: Lifetimes) -> pl.DataFrame:
@@ -205,6 +233,18 @@ class RootSearch:
 
         parts = await fan_out(np.unique(nearest).tolist(), of_version, workers=len(instants))
         return pl.concat([pl.DataFrame(schema={**RELATIVES, "cell": pl.Int64, "supervoxel": pl.Int64}), *parts])
+
+
+class _Lost(Exception):
+    """Some points could not be looked up: ``rows`` are without them, ``roots`` are where they are now.
+
+    Raised, since what is raised is not kept.
+    """
+
+    def __init__(self, rows: pl.DataFrame, roots: IdArray) -> None:
+        super().__init__()
+        self.rows = rows
+        self.roots = roots
 
 
 def _stabbed(lives: Lifetimes) -> pl.DataFrame:

@@ -9,11 +9,12 @@ to. The supervoxels of a root never change, so that pairs hold for ever, whateve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from .._types import IdArray
+from ..errors import CortexError, NotFoundError, ServerRefusedError
 
 REPLACED = "main_replaced"
 """The source of a main point that a backup replaces; the others are ``main`` and ``backup``."""
@@ -115,3 +116,18 @@ def without_cell(roots: IdArray, status: str, at: Sequence[int | None] | None = 
         },
         schema=ANSWERS,
     )
+
+
+def status_of(error: CortexError | None) -> str:
+    """What to say of an id that the server gave no answer for."""
+    return "invalid" if error is None or isinstance(error, NotFoundError | ServerRefusedError) else "unresolved"
+
+
+def in_doubt(answers: pl.DataFrame, column: str, doubts: Mapping[int, str]) -> pl.DataFrame:
+    """Take back the answers about some ids (in ``column``), and give them a status instead."""
+    if not doubts:
+        return answers
+    spoiled = pl.DataFrame({column: list(doubts), "status": list(doubts.values())})
+    other = "root" if column == "cell" else "cell"
+    spoiled = spoiled.with_columns(pl.lit(-1, pl.Int64).alias(other), pl.lit(0, pl.Int64).alias("n_matches"))
+    return pl.concat([answers.join(spoiled, on=column, how="anti"), spoiled], how="diagonal")
