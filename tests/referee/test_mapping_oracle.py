@@ -262,7 +262,7 @@ def test_roots_by_the_tables_of_a_version(route: str, plan: Plan, seed: int, str
     expect_seen_alive(frame, world)
 
 
-@pytest.mark.parametrize("route", ["filtered", "both"])
+@pytest.mark.parametrize("route", ["filtered", "whole tables"])
 @EXAMPLES
 @given(plan=PLANS, seed=SEEDS, strict=st.booleans(), share=st.none() | st.floats(0, 1))
 def test_roots_by_the_tables_of_an_instant(
