@@ -19,6 +19,7 @@ from .services._base import Session, check_aware
 from .services.chunkedgraph import AsyncChunkedGraph
 from .services.info import AsyncInfo
 from .services.materialize import AsyncMaterialize
+from .services.mesh import AsyncMesh
 
 if TYPE_CHECKING:
     import httpx
@@ -85,6 +86,7 @@ class AsyncCortexClient(TableCalls, RootCalls):
         self._info = AsyncInfo(session)
         self._chunkedgraph = AsyncChunkedGraph(session)
         self._materialize = AsyncMaterialize(session)
+        self._mesh = AsyncMesh(session)
         self._list_tables()
 
     def at(self, *, version: int | None = None, timestamp: When | None = None) -> Self:
@@ -117,6 +119,11 @@ class AsyncCortexClient(TableCalls, RootCalls):
     def materialize(self) -> AsyncMaterialize:
         """Versions, tables and views."""
         return self._materialize
+
+    @property
+    def mesh(self) -> AsyncMesh:
+        """Meshes, and which level-2 node each vertex belongs to."""
+        return self._mesh
 
     # -- what this client is about -----------------------------------------------------------------------------------
 

@@ -159,3 +159,17 @@ async def test_the_bound_holds_under_many_keys(count: int) -> None:
     assert info.bytes <= 50_000
     assert info.misses == count
     assert 200 < info.entries < 500
+
+
+async def test_values_that_were_loaded_elsewhere() -> None:
+    cache = Cache(max_bytes=250)
+    assert await cache.recall("a") is None
+    await cache.keep("a", b"x" * 100)
+    assert await cache.recall("a") == b"x" * 100
+    assert (cache.info().hits, cache.info().misses) == (1, 1)
+    await cache.keep("b", b"y" * 200)
+    assert await cache.recall("a") is None, "the longest unused leaves first"
+    await cache.forget("b")
+    await cache.forget("never there")
+    assert await cache.recall("b") is None
+    assert (cache.info().entries, cache.info().bytes) == (0, 0)

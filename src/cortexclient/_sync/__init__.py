@@ -5,6 +5,7 @@ from .chunkedgraph import ChunkedGraph
 from .client import CortexClient
 from .info import Info
 from .materialize import Materialize
+from .mesh import Mesh
 from .tables import Table, TableQuery, Tables, View, ViewQuery, Views
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "CortexClient",
     "Info",
     "Materialize",
+    "Mesh",
     "Table",
     "TableQuery",
     "Tables",

@@ -13,6 +13,7 @@ from cortexclient._client import AsyncCortexClient
 from cortexclient._sync.chunkedgraph import ChunkedGraph
 from cortexclient._sync.info import Info
 from cortexclient._sync.materialize import Materialize
+from cortexclient._sync.mesh import Mesh
 from cortexclient._sync.tables import Tables, Views
 from cortexclient._transport import TransportStats
 from cortexclient._twin import ClientTwin
@@ -112,6 +113,11 @@ class CortexClient(ClientTwin):
     def materialize(self) -> Materialize:
         """Versions, tables and views."""
         return Materialize._of(lambda: self._inner.materialize)
+
+    @property
+    def mesh(self) -> Mesh:
+        """Meshes, and which level-2 node each vertex belongs to."""
+        return Mesh._of(lambda: self._inner.mesh)
 
     @property
     def spec(self) -> DatasetSpec:

@@ -106,10 +106,8 @@ class Cache:
             The bytes of a value, if `size_of` does not know them.
         """
         memory = self._store()
-        entry: tuple[T] | None = await memory.get(key)
+        entry: tuple[T] | None = await self._kept(key)
         if entry is not None:
-            self._hits += 1
-            self._sizes.move_to_end(key)
             return entry[0]
         flight = self._flights.get(key)
         if flight is None:
@@ -120,6 +118,30 @@ class Cache:
             self._hits += 1
         value: T = await self._wait_for(key, flight)
         return value
+
+    async def recall(self, key: Hashable) -> Any:
+        """The value that is kept under ``key``, else None: for callers that load many keys with one request."""
+        if key not in self._sizes:
+            self._misses += 1
+            return None
+        entry: tuple[Any] | None = await self._kept(key)
+        return entry[0] if entry is not None else None
+
+    async def keep(self, key: Hashable, value: Any, ttl: float | None = None) -> None:
+        """Keep a value that was loaded elsewhere."""
+        await self._put(self._store(), key, value, ttl, size_of(value))
+
+    async def forget(self, key: Hashable) -> None:
+        """Drop a value that turned out to be bad."""
+        self._bytes -= self._sizes.pop(key, 0)
+        await self._store().delete(key)
+
+    async def _kept(self, key: Hashable) -> tuple[Any] | None:
+        entry: tuple[Any] | None = await self._store().get(key)
+        if entry is not None:
+            self._hits += 1
+            self._sizes.move_to_end(key)
+        return entry
 
     async def _wait_for(self, key: Hashable, flight: _Flight) -> Any:
         """The value of a flight. One who gives up leaves it to the others; the last one calls it off."""
@@ -147,19 +169,22 @@ class Cache:
     ) -> T:
         try:
             value = await load()
-            needed = size(value)
-            cleared = self._memory is not memory
-            if needed <= self.max_bytes and not cleared:
-                await memory.set(key, (value,), ttl=ttl)  # in a tuple: aiocache takes None for "not there"
-                self._bytes += needed - self._sizes.pop(key, 0)
-                self._sizes[key] = needed
-                while self._bytes > self.max_bytes:
-                    oldest, freed = self._sizes.popitem(last=False)
-                    self._bytes -= freed
-                    await memory.delete(oldest)
+            await self._put(memory, key, value, ttl, size(value))
             return value
         finally:
             self._land(key, asyncio.current_task())
+
+    async def _put(self, memory: SimpleMemoryCache, key: Hashable, value: Any, ttl: float | None, needed: int) -> None:
+        cleared = self._memory is not memory
+        if needed > self.max_bytes or cleared:
+            return
+        await memory.set(key, (value,), ttl=ttl)  # in a tuple: aiocache takes None for "not there"
+        self._bytes += needed - self._sizes.pop(key, 0)
+        self._sizes[key] = needed
+        while self._bytes > self.max_bytes:
+            oldest, freed = self._sizes.popitem(last=False)
+            self._bytes -= freed
+            await memory.delete(oldest)
 
     def _store(self) -> SimpleMemoryCache:
         if self._memory is None:

@@ -134,6 +134,10 @@ FIND_PATH = _graph("find_path", "POST", f"{_P}/graph/find_path")
 MINIMAL_COVERING_NODES = _graph("minimal_covering_nodes", "POST", f"{_P}/minimal_covering_nodes")
 OLDEST_TIMESTAMP = _graph("oldest_timestamp", "GET", f"{_P}/oldest_timestamp")
 
+MESH_MANIFEST = Endpoint(
+    service="meshing", name="manifest", method="GET", path="/meshing/api/v1/table/{table}/manifest/{id}:0"
+)
+
 MATERIALIZE_VERSION = _table("version", "/materialize/version")
 VERSIONS = _table("versions", f"{_M3}/versions")
 VERSIONS_METADATA = _table("metadata", f"{_M3}/metadata")

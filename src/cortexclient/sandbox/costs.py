@@ -2,7 +2,7 @@
 
 Prices are charged as time (a sleep while a worker is held), never as CPU. Those of the graph were measured on the real
 chunkedgraph service (PyChunkedGraph 2.21.1): 0.3-0.4 ms of server time for each *distinct* id whose root is looked up,
-about 0.15 ms for each id whose timestamps are read, and nothing for a repeated id. Those of table queries are assumptions.
+about 0.15 ms for each id whose timestamps are read, and nothing for a repeated id. What is an assumption is marked.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Meshes:
 
     def table_info(self, data_dir: str) -> dict[str, Any]:
         """What the segmentation's info says about meshes."""
-        metadata = {
+        metadata = dict(self.graph.info.get("mesh_metadata", {})) | {
             "uniform_draco_grid_size": self.pitch,
             "unsharded_mesh_dir": "dynamic",
             "max_meshed_layer": self.top_layer,

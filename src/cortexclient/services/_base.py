@@ -135,6 +135,15 @@ class Session:
         self.transport.trust(origin, self.server)
         return await self.transport.send(endpoint, origin, path=path, query=query, body=body, ids=ids)
 
+    def object_url(self, cloudpath: str) -> str:
+        """Where an object of a bucket is asked for: ``gs://BUCKET/PATH`` as an ordinary URL, URLs as they are."""
+        scheme, _, place = cloudpath.partition("://")
+        stores = {"gs": "https://storage.googleapis.com", "s3": "https://s3.amazonaws.com"}
+        if scheme not in stores:
+            return cloudpath
+        mirror = f"{self.server}/storage" if self._only_server else self.spec.storage_url
+        return f"{(mirror or stores[scheme]).rstrip('/')}/{place}"
+
     async def snapshot(self, timestamp: When | None = None) -> Snapshot:
         """Resolve the instant of a call: its own, else the client's pin, else now."""
         if timestamp is not None:

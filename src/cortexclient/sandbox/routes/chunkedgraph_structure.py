@@ -63,9 +63,10 @@ def info(world: World, call: Call) -> Reply:
         "type": "segmentation",
         "verify_mesh": False,
     }
+    document |= graph.info
     if "data_dir" not in graph.info:
         document |= world.meshes.table_info(f"{call.origin}/storage/{graph.table}")
-    return json_reply(call, document | graph.info)
+    return json_reply(call, document)
 
 
 def lvl2_graph(world: World, call: Call) -> Reply:
