@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ._client_morphology import MorphologyCalls
 from ._client_roots import RootCalls
 from ._client_tables import TableCalls
 from ._transport import TokenSource, Transport, TransportStats
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .mapping import IdMapper
 
 
-class AsyncCortexClient(TableCalls, RootCalls):
+class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls):
     """A CAVE dataset: many requests at once, bounded, retried, complete.
 
     Parameters

@@ -14,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from . import _portal
 from ._client import AsyncCortexClient
 from .errors import CortexError, CortexUsageError
+from .links import client_as_html
 from .results import Flow, Outcome
 from .tables._listing import Listing
 
@@ -62,6 +63,12 @@ class ClientTwin(Twin[AsyncCortexClient]):
     def close(self) -> None:
         """Close the connections, of all views of :meth:`at` too. A client that is left open closes by itself."""
         _portal.run(self._inner.aclose)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:  # noqa: ARG002
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
+
+    def _repr_html_(self) -> str:
+        return client_as_html(repr(self), self._inner._session)  # noqa: SLF001 (its other face)
 
     def __enter__(self) -> Self:
         return self

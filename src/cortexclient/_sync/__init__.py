@@ -4,7 +4,10 @@
 from .chunkedgraph import ChunkedGraph
 from .client import CortexClient
 from .info import Info
+from .l2cache import L2Cache
 from .materialize import Materialize
+from .skeleton import Skeletons
+from .state import States
 from .mesh import Mesh
 from .tables import Table, TableQuery, Tables, View, ViewQuery, Views
 
@@ -12,7 +15,10 @@ __all__ = [
     "ChunkedGraph",
     "CortexClient",
     "Info",
+    "L2Cache",
     "Materialize",
+    "Skeletons",
+    "States",
     "Mesh",
     "Table",
     "TableQuery",

@@ -12,15 +12,20 @@ from cortexclient import _portal
 from cortexclient._client import AsyncCortexClient
 from cortexclient._sync.chunkedgraph import ChunkedGraph
 from cortexclient._sync.info import Info
+from cortexclient._sync.l2cache import L2Cache
 from cortexclient._sync.materialize import Materialize
+from cortexclient._sync.skeleton import Skeletons
+from cortexclient._sync.state import States
 from cortexclient._sync.mesh import Mesh
 from cortexclient._sync.tables import Tables, Views
 from cortexclient._transport import TransportStats
-from cortexclient._twin import ClientTwin
+from cortexclient._twin import ClientTwin, SyncStream
 from cortexclient._types import BoolArray, IdArray, Ids, When
 from cortexclient.config import Limits, RetryPolicy, Timeouts
 from cortexclient.datasets.spec import DatasetSpec
+from cortexclient.interop.meshparty import Transform
 from cortexclient.progress import ProgressLike
+from cortexclient.results import Results
 
 if TYPE_CHECKING:
     import httpx
@@ -440,6 +445,186 @@ class CortexClient(ClientTwin):
             progress=progress,
             timeout=timeout,
         )
+
+    @property
+    def l2cache(self) -> L2Cache:
+        """Measures of level-2 chunks."""
+        return L2Cache._of(lambda: self._inner.l2cache)
+
+    @property
+    def skeleton(self) -> Skeletons:
+        """Skeletons as plain arrays, and the service that makes them."""
+        return Skeletons._of(lambda: self._inner.skeleton)
+
+    @property
+    def state(self) -> States:
+        """Neuroglancer states on the server."""
+        return States._of(lambda: self._inner.state)
+
+    def get_skeleton(
+        self,
+        root_id: int,
+        *,
+        synapses: bool = False,
+        transform: Transform | None = None,
+        generate: bool = True,
+        timeout: float | None = None,
+    ) -> Any:
+        """Fetch one cell as a meshparty ``Meshwork``.
+
+        Parameters
+        ----------
+        synapses
+            Add its synapses: ``anno.pre_syn`` (outputs) and ``anno.post_syn`` (inputs), as they were at the last
+            instant at which the root was current.
+        transform
+            ``"rigid"``: rotated and shifted so that the pia is at y = 0 and y grows towards the white matter.
+            ``"streamline"``: straightened along the curvature of the cortex too; x and z are distances from the
+            streamline through the skeleton's root. Both give micrometres, for skeleton and annotations. None: nm.
+        generate
+            If the service has no skeleton yet, have it made, and wait for it (about a minute).
+        timeout
+            Seconds for the whole call.
+
+        Returns
+        -------
+        meshparty.meshwork.Meshwork
+            ``skeleton`` (vertices, edges, radius), ``mesh`` (one point for each level-2 chunk), and ``anno`` with
+            ``lvl2_ids``, ``compartment`` and ``is_axon``. The same as ``pcg_skel.get_meshwork_from_client`` makes;
+            :attr:`skeleton` gives plain arrays.
+
+        Raises
+        ------
+        NotFoundError
+            No such root, or it has no skeleton and ``generate`` is off.
+        ServerRefusedError
+            The service could not make one before, and does not try again.
+        MissingDependency
+            meshparty (or, for a transform, standard_transform) is not installed.
+        """
+        return _portal.run(
+            self._inner.get_skeleton,
+            root_id,
+            synapses=synapses,
+            transform=transform,
+            generate=generate,
+            timeout=timeout,
+        )
+
+    def get_skeletons(
+        self,
+        root_ids: Ids,
+        *,
+        synapses: bool = False,
+        transform: Transform | None = None,
+        generate: bool = True,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> Results[Any]:
+        """Fetch many cells as meshparty Meshworks; one bad id spoils only itself.
+
+        Parameters
+        ----------
+        synapses, transform, generate
+            As for :meth:`get_skeleton`.
+        progress, timeout
+            See :class:`~cortexclient.Progress`; seconds, after which the outcome of what is not there is a
+            :class:`DeadlineExceeded`.
+
+        Returns
+        -------
+        Results of meshparty.meshwork.Meshwork
+            In input order.
+        """
+        return _portal.run(
+            self._inner.get_skeletons,
+            root_ids,
+            synapses=synapses,
+            transform=transform,
+            generate=generate,
+            progress=progress,
+            timeout=timeout,
+        )
+
+    def stream_skeletons(
+        self,
+        root_ids: Ids,
+        *,
+        synapses: bool = False,
+        transform: Transform | None = None,
+        generate: bool = True,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> SyncStream[Any]:
+        """Fetch many cells as meshparty Meshworks, handing out each outcome as it arrives, in bounded memory.
+
+        Parameters
+        ----------
+        synapses, transform, generate, progress, timeout
+            As for :meth:`get_skeletons`.
+
+        Returns
+        -------
+        Stream of meshparty.meshwork.Meshwork
+            One outcome for each distinct id, in no particular order.
+        """
+        return SyncStream(
+            self._inner.stream_skeletons(
+                root_ids, synapses=synapses, transform=transform, generate=generate, progress=progress, timeout=timeout
+            ),
+            self,
+        )
+
+    def skeletons_exist(self, root_ids: Ids, *, timeout: float | None = None) -> dict[int, bool]:
+        """Tell which roots have a skeleton that is there at once; see ``skeleton.skeletons_exist``."""
+        return _portal.run(self._inner.skeletons_exist, root_ids, timeout=timeout)
+
+    def get_l2_ids(self, root_id: int, *, timeout: float | None = None) -> IdArray:
+        """List the level-2 chunks of a root: (n,) int64, in no particular order; empty for an unknown id."""
+        return _portal.run(self._inner.get_l2_ids, root_id, timeout=timeout)
+
+    def get_l2data(
+        self,
+        l2_ids: Ids,
+        attributes: Sequence[str] | None = None,
+        *,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Fetch measures of level-2 chunks as a frame; see ``l2cache.get_l2data_table``."""
+        return _portal.run(self._inner.get_l2data, l2_ids, attributes, progress=progress, timeout=timeout)
+
+    def neuroglancer_url(
+        self, target_url: str | None = None, clipboard: bool = False, shorten: bool = False, root_ids: Ids | None = None
+    ) -> str:
+        """Make a link that shows the dataset in Neuroglancer.
+
+        Parameters
+        ----------
+        target_url
+            Address of the viewer. Default: the datastack's.
+        clipboard
+            Put the link on the clipboard too.
+        shorten
+            Store the state on the server, and link to its number. Without it nothing is sent but, once, the question
+            for the datastack's record.
+        root_ids
+            Cells to select.
+
+        Raises
+        ------
+        MissingDependency
+            nglui (or, for the clipboard, pyperclip) is not installed.
+        """
+        return _portal.run(self._inner.neuroglancer_url, target_url, clipboard, shorten, root_ids)
+
+    def get_state_json(self, state_id: int, *, timeout: float | None = None) -> dict[str, Any]:
+        """Fetch a Neuroglancer state by its number."""
+        return _portal.run(self._inner.get_state_json, state_id, timeout=timeout)
+
+    def upload_state_json(self, state: dict[str, Any], *, timeout: float | None = None) -> int:
+        """Store a Neuroglancer state; its number."""
+        return _portal.run(self._inner.upload_state_json, state, timeout=timeout)
 
     def update_roots(
         self,

@@ -1,0 +1,176 @@
+"""Meshworks: equal to those that the unmodified pcg_skel builds, and moved as standard_transform moves them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import numpy as np
+import pandas as pd
+import pytest
+
+from cortexclient import AsyncCortexClient
+from cortexclient.errors import CortexUsageError, NotFoundError
+from cortexclient.sandbox import Sandbox, World
+
+from .conftest import client_of
+
+pytest.importorskip("meshparty")
+pytestmark = pytest.mark.filterwarnings(
+    *(f"ignore::{kind}Warning" for kind in ("Deprecation", "Future", "User", "Runtime"))
+)
+
+REAL = (864691134884871930, 864691135162310957, 864691135181977858)
+CURRENT = 864691134885645050
+
+
+@pytest.fixture(scope="module")
+def minnie(shared_data: Path) -> Iterator[Sandbox]:
+    with Sandbox(World.from_minnie65(shared_data)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def client(flavour: str, minnie: Sandbox) -> AsyncIterator[AsyncCortexClient]:
+    async with client_of(flavour, minnie) as client:
+        yield client
+
+
+def by_pcg_skel(sandbox: Sandbox, root: int, *, synapses: bool) -> Any:
+    pcg_skel = pytest.importorskip("pcg_skel")
+    caveclient = pytest.importorskip("caveclient")
+    cave = caveclient.CAVEclient(
+        "minnie65_public", server_address=sandbox.url, auth_token=sandbox.token, write_server_cache=False
+    )
+    return pcg_skel.get_meshwork_from_client(root, cave, synapses=synapses)
+
+
+def assert_same_meshwork(ours: Any, theirs: Any) -> None:
+    assert ours.seg_id == theirs.seg_id
+    for name in ("vertices", "edges", "radius", "mesh_to_skel_map", "root"):
+        np.testing.assert_array_equal(getattr(ours.skeleton, name), getattr(theirs.skeleton, name))
+    assert repr(ours.skeleton.meta) == repr(theirs.skeleton.meta)  # the inner one is of a class made on the spot
+    np.testing.assert_array_equal(ours.mesh.vertices, theirs.mesh.vertices)
+    np.testing.assert_array_equal(ours.mesh.link_edges, theirs.mesh.link_edges)
+    assert sorted(ours.anno.table_names) == sorted(theirs.anno.table_names)
+    for name in theirs.anno.table_names:
+        mine, other = ours.anno[name].df, theirs.anno[name].df
+        if "id" in other:
+            mine, other = (frame.sort_values("id").reset_index(drop=True) for frame in (mine, other))
+        other = other.drop(columns="deleted", errors="ignore")  # all null: our queries leave it out on every route
+        assert sorted(mine.columns) == sorted(other.columns)
+        for column in other.columns:
+            same_column(mine[column], other[column])
+
+
+def same_column(mine: pd.Series, other: pd.Series) -> None:
+    if column_is_vector(other):
+        np.testing.assert_array_equal(np.vstack(mine.to_numpy()), np.vstack(other.to_numpy()))
+    else:
+        np.testing.assert_array_equal(mine.to_numpy(), other.to_numpy())
+        assert mine.dtype.kind == other.dtype.kind.replace("u", "i"), mine.name  # ours are int64 throughout
+
+
+def column_is_vector(column: pd.Series) -> bool:
+    return bool(len(column)) and column.dtype == object
+
+
+@pytest.mark.parametrize("root", REAL)
+@pytest.mark.parametrize("synapses", [False, True])
+async def test_the_same_meshwork_as_pcg_skel_builds(
+    client: AsyncCortexClient, minnie: Sandbox, root: int, synapses: bool
+) -> None:
+    theirs = await anyio.to_thread.run_sync(lambda: by_pcg_skel(minnie, root, synapses=synapses))
+    minnie.counters.reset()
+    ours = await client.get_skeleton(root, synapses=synapses)
+    assert_same_meshwork(ours, theirs)
+    # skeleton; life, two queries, their resolution and version, two look-ups
+    assert minnie.counters.snapshot().total.requests <= (12 if synapses else 3)
+
+
+async def test_many_at_once_are_the_same_as_one_by_one(client: AsyncCortexClient) -> None:
+    together = await client.get_skeletons([*REAL, 5], synapses=True)
+    assert list(together) == list(REAL)
+    assert isinstance(together.errors[5], NotFoundError)
+    for root in REAL:
+        alone = await client.get_skeleton(root, synapses=True)
+        assert_same_meshwork(together[root], alone)
+
+
+async def test_streams_give_meshworks(client: AsyncCortexClient) -> None:
+    async with client.stream_skeletons(REAL) as outcomes:
+        roots = [outcome.unwrap().seg_id async for outcome in outcomes]
+    assert sorted(roots) == sorted(REAL)
+
+
+async def test_rigid_moves_skeleton_and_synapses_to_micrometres_below_the_pia(client: AsyncCortexClient) -> None:
+    plain = await client.get_skeleton(REAL[0], synapses=True)
+    moved = await client.get_skeleton(REAL[0], synapses=True, transform="rigid")
+    apply = client.space.transform("nm").apply
+    np.testing.assert_array_equal(moved.skeleton.vertices, apply(plain.skeleton.vertices))
+    np.testing.assert_array_equal(moved.mesh.vertices, apply(plain.mesh.vertices))
+    for table in ("pre_syn", "post_syn"):
+        for column in ("pre_pt_position", "post_pt_position", "ctr_pt_position"):
+            before, after = (np.vstack(neuron.anno[table].df[column]) for neuron in (plain, moved))
+            np.testing.assert_array_equal(after, apply(before))
+    assert 0 < moved.skeleton.vertices[:, 1].min() < moved.skeleton.vertices[:, 1].max() < 1500
+    distances = [
+        np.linalg.norm(np.diff(n.skeleton.vertices[n.skeleton.edges], axis=1), axis=-1).sum() for n in (plain, moved)
+    ]
+    assert distances[1] == pytest.approx(distances[0] / 1000)
+
+
+async def test_streamline_measures_from_the_root_of_the_skeleton(client: AsyncCortexClient) -> None:
+    plain = await client.get_skeleton(REAL[0], synapses=True)
+    moved = await client.get_skeleton(REAL[0], synapses=True, transform="streamline")
+    anchor, streamline = plain.skeleton.root_position, client.space.streamline("nm")
+    expected = streamline.radial_points(anchor, plain.skeleton.vertices)
+    np.testing.assert_allclose(moved.skeleton.vertices, expected)
+    np.testing.assert_allclose(moved.skeleton.vertices[moved.skeleton.root][[0, 2]], 0, atol=1e-6)
+    before, after = (np.vstack(neuron.anno.post_syn.df["ctr_pt_position"]) for neuron in (plain, moved))
+    np.testing.assert_allclose(after, streamline.radial_points(anchor, before))
+
+
+async def test_a_transform_that_does_not_exist(client: AsyncCortexClient) -> None:
+    with pytest.raises(CortexUsageError, match="rigid"):
+        await client.get_skeleton(REAL[0], transform="bent")  # type: ignore[arg-type]
+
+
+async def test_a_cell_of_one_chunk(flavour: str) -> None:
+    world = World.default()
+    roots = world.graph.root_ids()
+    cached = roots[world.skeletons.cached(roots, 0)]
+    _, owner = world.graph.leaves_of(cached, 2)
+    single = int(cached[np.flatnonzero(np.bincount(owner, minlength=len(cached)) == 1)[0]])
+    with Sandbox(world) as sandbox:
+        async with client_of(flavour, sandbox) as client:
+            skeleton = await client.skeleton.get_skeleton(single)
+            neuron = await client.get_skeleton(single, synapses=True)
+    assert skeleton.edges.shape == (0, 2)
+    assert neuron.skeleton.n_vertices == 1
+    assert len(neuron.anno.lvl2_ids.df) == 1
+
+
+async def test_a_retired_cell_has_the_synapses_of_its_last_day(flavour: str) -> None:
+    world = World.default()
+    with Sandbox(world) as sandbox:
+        async with client_of(flavour, sandbox) as client:
+            neuron = await client.get_skeleton(864691135440543560, synapses=True)
+    level2 = set(neuron.anno.lvl2_ids.df["lvl2_id"])
+    for name in ("pre", "post"):
+        rows = neuron.anno[f"{name}_syn"].df
+        assert set(rows[f"{name}_pt_level2_id"]) <= level2
+
+
+async def test_a_datastack_without_synapses_says_so_for_each_id(flavour: str) -> None:
+    from dataclasses import replace
+
+    world = World.default()
+    world.datastacks = {name: replace(stack, synapse_table=None) for name, stack in world.datastacks.items()}
+    with Sandbox(world) as sandbox:
+        async with client_of(flavour, sandbox) as client:
+            found = await client.get_skeletons([CURRENT], synapses=True)
+            assert "synapses=False" in str(found.errors[CURRENT])
+            assert len(await client.get_skeletons([CURRENT])) == 1
