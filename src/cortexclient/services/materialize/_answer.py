@@ -36,12 +36,22 @@ class Part:
     cut: bool = False
 
 
+def checked_unit(desired: Sequence[float] | None) -> tuple[float, ...] | None:
+    """The unit that is wanted for points: three lengths above zero, nm."""
+    unit = None if desired is None else tuple(map(float, desired))
+    if unit is not None and (len(unit) != 3 or min(unit) <= 0):
+        raise CortexUsageError(
+            f"desired_resolution={desired}: give the nm of one unit on each of three axes, above zero"
+        )
+    return unit
+
+
 def resolution_of(part: Part, desired: Sequence[float] | None) -> tuple[float, ...] | None:
     """The unit of the points of an answer: nm per axis."""
     if desired is not None:
         if part.resolution is None:
             raise DecodeError("the server does not tell the unit of its points: the header dataframe_resolution lacks")
-        return tuple(map(float, desired))
+        return checked_unit(desired)
     return part.resolution
 
 
@@ -128,7 +138,10 @@ def _with_utc(table: pa.Table) -> pa.Table:
 
 
 def _excluded(table: pa.Table, query: RowQuery, names: dict[str, dict[str, str]]) -> pa.Table:
-    """Apply exclusion filters here too: the servers accept and ignore them (MaterializationEngine 5.26)."""
+    """Apply exclusion filters here too: the servers accept and ignore them (MaterializationEngine 5.26).
+
+    As in SQL, a row without a value does not pass.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -138,7 +151,8 @@ def _excluded(table: pa.Table, query: RowQuery, names: dict[str, dict[str, str]]
             if column not in table.column_names:
                 raise CortexUsageError(f"filter_out_dict names {given!r}, which is no column of the answer")
             listed = pa.array(values, table.schema.field(column).type)
-            table = table.filter(pc.invert(pc.is_in(table.column(column), listed)))
+            kept = pc.and_(pc.is_valid(table.column(column)), pc.invert(pc.is_in(table.column(column), listed)))
+            table = table.filter(kept)
     return table
 
 

@@ -50,6 +50,8 @@ class RowQuery:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit <= 0:
             raise CortexUsageError(f"limit={self.limit}: must be above zero (leave it out for all rows)")
+        if self.select is not None and not any(self.select.values()):
+            raise CortexUsageError("select_columns names no column: leave it out for all of them")
 
     @property
     def tables(self) -> list[str]:
@@ -102,10 +104,13 @@ class RowQuery:
             return None
         always = [] if self.view else ["id"]
         excluded = self.filters.get(NOT_IN, {})  # which is applied here
-        return {
+        sent = {
             table: list(dict.fromkeys([*always, *columns, *excluded.get(table, ())]))
             for table, columns in self.select.items()
         }
+        if sum(map(len, sent.values())) == 1:
+            sent[self.name].append("valid")
+        return sent
 
     def where(self, kind: str, column: str, value: Any, table: str | None = None) -> RowQuery:
         """The same with one more condition (or another value for one)."""

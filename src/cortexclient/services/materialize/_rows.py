@@ -31,7 +31,7 @@ from ...errors import (
 )
 from ...frames import AXES
 from .._base import Session, check_aware
-from ._answer import Part, answer, attributes, common_grid, resolution_of
+from ._answer import Part, answer, attributes, checked_unit, common_grid, resolution_of
 from ._catalogue import Catalogue, explain
 from ._filters import ABOVE
 from ._row_query import FINER, RowQuery, edges_within, parts_for, split_column
@@ -66,6 +66,7 @@ class Rows:
 
         ``told`` is called with the number of rows of each part that arrives.
         """
+        checked_unit(desired)
         parts: list[Part] = []
 
         async def keep(part: Part) -> None:
