@@ -6,9 +6,9 @@ from .client import CortexClient
 from .info import Info
 from .l2cache import L2Cache
 from .materialize import Materialize
+from .mesh import Mesh
 from .skeleton import Skeletons
 from .state import States
-from .mesh import Mesh
 from .tables import Table, TableQuery, Tables, View, ViewQuery, Views
 
 __all__ = [
@@ -17,9 +17,9 @@ __all__ = [
     "Info",
     "L2Cache",
     "Materialize",
+    "Mesh",
     "Skeletons",
     "States",
-    "Mesh",
     "Table",
     "TableQuery",
     "Tables",

@@ -14,9 +14,9 @@ from cortexclient._sync.chunkedgraph import ChunkedGraph
 from cortexclient._sync.info import Info
 from cortexclient._sync.l2cache import L2Cache
 from cortexclient._sync.materialize import Materialize
+from cortexclient._sync.mesh import Mesh
 from cortexclient._sync.skeleton import Skeletons
 from cortexclient._sync.state import States
-from cortexclient._sync.mesh import Mesh
 from cortexclient._sync.tables import Tables, Views
 from cortexclient._transport import TransportStats
 from cortexclient._twin import ClientTwin, SyncStream
