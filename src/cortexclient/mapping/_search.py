@@ -5,7 +5,8 @@
 2. Points that V's tables do not hold (made later) are looked up at V's instant. Then V is *complete*: a root that was
    current at that instant and has no point there has none at all.
 3. A root that lived only between versions: its points lie on its descendants at the next version (or its ancestors at
-   the last), so the lineage names the few supervoxels worth looking up, at the fewest instants that meet all lifetimes.
+   the last), so the lineage names the few candidates. Where the edits between the versions leave a candidate no other
+   way, that is the answer; the others are looked up, at the fewest instants that meet all lifetimes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..services._base import Session
 from ..services.chunkedgraph import AsyncChunkedGraph
 from ._annotations import ROWS, Annotations, ids_of
 from ._lineage import RELATIVES, relatives_at
+from ._passage import passages
 from ._stabbing import Times, stab
 from ._verdict import in_doubt, judge, points_of, status_of, without_cell
 
@@ -207,18 +209,51 @@ class RootSearch:
     async def _between_versions(self, lives: Lifetimes, stabbed: pl.DataFrame) -> pl.DataFrame:
         """Route 3: candidates from the relatives at the nearest version, verified at an instant of each root's life."""
         candidates = (await self._candidates(lives)).join(stabbed, left_on="origin", right_on="root")
-        rows = candidates.select("cell", "supervoxel", "at").unique().sort("at")
-        instants, starts = np.unique(rows["at"].to_numpy(), return_index=True)
-        groups = zip(instants.tolist(), np.split(rows["supervoxel"].to_numpy(), starts[1:]), strict=True)
+        told = await self._told_by_edits(candidates)
+        open_ = candidates.join(told, on=["origin", "supervoxel"], how="anti")
+        certain = told.filter("passes").join(candidates, on=["origin", "supervoxel"])
+        looked_up = await self._look_up(open_.select("cell", "supervoxel", "at").unique())
+        self._doubtful.update(open_.filter(pl.col("supervoxel").is_in(list(self._errors)))["origin"].to_list())
+        found = [certain.select("cell", "supervoxel", pl.col("origin").alias("root"), "at"), looked_up]
+        return pl.concat(found).filter(pl.col("root").is_in(pl.Series(lives.roots).implode()))
 
-        async def look_up(group: tuple[int, IdArray]) -> IdArray:
+    async def _look_up(self, points: pl.DataFrame) -> pl.DataFrame:
+        """Put points ``cell, supervoxel, at`` on their roots, the instants side by side."""
+        points = points.sort("at")
+        instants, starts = np.unique(points["at"].to_numpy(), return_index=True)
+        groups = zip(instants.tolist(), np.split(points["supervoxel"].to_numpy(), starts[1:]), strict=True)
+
+        async def of_instant(group: tuple[int, IdArray]) -> IdArray:
             at, supervoxels = group
             return await self._graph.get_roots(supervoxels, datetime.fromtimestamp(at / 1000, UTC))
 
-        found = await fan_out(list(groups) if len(rows) else [], look_up, workers=EPOCHS_AT_ONCE)
-        rows = rows.select("cell", "supervoxel", pl.Series("root", np.concatenate([*found, NO_IDS]), pl.Int64), "at")
-        self._doubtful.update(candidates.filter(pl.col("supervoxel").is_in(list(self._errors)))["origin"].to_list())
-        return rows.filter(pl.col("root").is_in(pl.Series(lives.roots).implode()))
+        found = await fan_out(list(groups) if len(points) else [], of_instant, workers=EPOCHS_AT_ONCE)
+        return points.select("cell", "supervoxel", pl.Series("root", np.concatenate([*found, NO_IDS]), pl.Int64), "at")
+
+    async def _told_by_edits(self, candidates: pl.DataFrame) -> pl.DataFrame:
+        """Tell ``origin, supervoxel, passes`` of the candidates whose versions before and after leave no choice."""
+        instants = np.array(sorted(self._versions))
+        before = np.searchsorted(instants, candidates["at"].to_numpy(), side="right") - 1
+        inside = (before >= 0) & (before < len(instants) - 1)
+        gaps = candidates.with_columns(pl.Series("gap", before)).filter(inside).partition_by("gap")
+
+        async def of_gap(gap: pl.DataFrame) -> pl.DataFrame:
+            version, following = (self._versions[int(at)] for at in instants[gap["gap"][0] :][:2])
+            cells = ids_of(gap, "cell")
+            mains, backups = await together(lambda: version.mains_of(cells), version.backups)
+            lay = pl.concat([mains, backups]).filter(pl.col("root") != 0).rename({"root": "before"})
+            ways = (
+                gap.join(lay, on=["cell", "supervoxel"]).select("origin", "supervoxel", "before", after="root").unique()
+            )
+            asked = list(ways.select("before", "origin", "after").iter_rows())
+            told = await passages(self._graph, ids_of(ways, "before"), asked, following.time)
+            passes = pl.Series("passes", [told[way] for way in asked], pl.Boolean)
+            return ways.select("origin", "supervoxel", passes).drop_nulls()
+
+        parts = await fan_out(gaps, of_gap, workers=max(len(gaps), 1))
+        return pl.concat(
+            [pl.DataFrame(schema={"origin": pl.Int64, "supervoxel": pl.Int64, "passes": pl.Boolean}), *parts]
+        )
 
     async def _candidates(self, lives: Lifetimes) -> pl.DataFrame:
         """Rows that may lie on each root (``origin``): those on its relatives at the nearest version."""
