@@ -9,13 +9,18 @@ Everything that is *not* compared is named here, and nothing else is let go:
   kept in whole milliseconds here, as on the servers; the end of a current root is the instant of asking, and caveclient
   keeps its microseconds.
 - frames: an Arrow column is nullable in the peers' frames (``Int64``, ``boolean``, ``string``) and plain here where
-  nothing is missing; values and gaps are compared, column names and their order too.
+  nothing is missing: values and gaps are compared. The peers give the columns that a route happens to have, in its
+  order; here the bookkeeping columns are always there. So columns are compared by name, and one that only one side
+  has must be bookkeeping, or the supervoxel that the server adds to a selected root. Times of views lack their zone
+  in the peers' frames.
+- points: the servers cut fractions of a unit off, this package keeps them: cut off here, they are the same.
 - a version that never expires: caveclient writes the last instant that pandas knows, this package None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -160,23 +165,85 @@ def _instant(value: Any) -> Any:
     return None if value.year == pd.Timestamp.max.year else int(microseconds([value])[0])
 
 
-def same_rows(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
-    """The same columns in the same order, and the same rows in any order."""
-    assert list(ours.columns) == list(theirs.columns)
-    assert _rows(ours) == _rows(theirs)
-    resolution = theirs.attrs.get("dataframe_resolution")
-    if resolution is not None:
-        assert ours.attrs["dataframe_resolution"] == [float(value) for value in resolution.split(",")]
+BOOKKEEPING = ("created", "superceded_id", "valid")
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """A truth: so many of these rows, whichever."""
+
+    rows: list[dict[str, Any]]
+    n: int
+
+
+def same_rows(ours: pd.DataFrame, theirs: Any) -> None:
+    """The same columns, and the same rows in any order; ``theirs`` perhaps as dicts of the truth."""
+    if isinstance(theirs, AnyOf):
+        assert len(ours) == min(theirs.n, len(theirs.rows))
+        theirs = [row for row in theirs.rows if row["id"] in set(ours["id"])]
+    if isinstance(theirs, list):
+        told = {key for row in theirs for key in row} if theirs else set(ours.columns)
+        ends = ("_root_id", "_supervoxel_id", "target_id")
+        names = [name for name in ours.columns if name in told and (name == "id" or name.endswith(ends))]
+        assert len(ours) == len(theirs)
+        assert not names or sorted(_rows(ours[names])) == sorted(tuple(row[n] or 0 for n in names) for row in theirs)
+        return
+    only_ours = [name for name in ours.columns if name not in theirs.columns]
+    only_theirs = [name for name in theirs.columns if name not in ours.columns]
+    assert all(name.startswith(BOOKKEEPING) for name in only_ours), only_ours
+    assert all(
+        name.endswith("_supervoxel_id") or (name.startswith("deleted") and theirs[name].isna().all())
+        for name in only_theirs
+    ), only_theirs
+    shared = [name for name in theirs.columns if name in ours.columns]
+    assert _rows(_cut_off(ours[shared], theirs)) == _rows(theirs[shared])
+    unit = theirs.attrs.get("dataframe_resolution")
+    if unit is not None:
+        told = unit.split(",") if isinstance(unit, str) else unit
+        assert ours.attrs["dataframe_resolution"] == [float(value) for value in told]
+
+
+def _cut_off(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Points in whole units, towards zero, where theirs are."""
+    return ours.assign(
+        **{name: [_whole(value) for value in ours[name]] for name in ours.columns if _is_whole(theirs[name])}
+    )
+
+
+def _is_whole(column: pd.Series) -> bool:
+    """Whether a column holds points, or parts of points, in whole units."""
+    if "_position" not in str(column.name) or column.dtype.kind in "iu":
+        return "_position" in str(column.name)
+    parts = [part for value in column for part in np.atleast_1d(_cell(value)) if part is not None]
+    return all(float(part).is_integer() for part in parts if part == part)
+
+
+def _whole(value: Any) -> Any:
+    cut = np.trunc(np.round(np.array(_cell(value), np.float64), 6))
+    return cut if np.isnan(cut).any() else cut.astype(np.int64)
 
 
 def _rows(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
-    columns = [[_cell(value) for value in frame[name].astype(object)] for name in frame.columns]
-    return sorted(zip(*columns, strict=True), key=repr)
+    """Plain values, gaps as None, in an order that follows from the rows."""
+    rows = list(zip(*(_values(frame[name]) for name in frame.columns), strict=True))
+    names = list(frame.columns)
+    if "id" in names and frame["id"].is_unique:
+        return sorted(rows, key=lambda row: row[names.index("id")])
+    return sorted(rows, key=repr)
+
+
+def _values(column: pd.Series) -> list[Any]:
+    if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
+        times = pd.to_datetime(column, utc=True).dt.as_unit("us")
+        return times.astype("int64").astype(object).where(times.notna(), None).tolist()
+    if column.dtype == object:
+        return [_cell(value) for value in column]
+    return column.astype(object).where(column.notna(), None).tolist()
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return tuple(value.tolist())
+        return tuple(map(_cell, value.tolist())) if value.ndim else _cell(value.item())
     if isinstance(value, datetime):
         return None if pd.isna(value) else int(microseconds([value])[0])
     if value is None or value is pd.NA or value is pd.NaT or value != value:
@@ -184,10 +251,19 @@ def _cell(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def same_selection(ours: Any, theirs: pd.DataFrame) -> None:
-    """An Arrow table against a frame with at least its columns."""
+def same_selection(ours: Any, theirs: Any) -> None:
+    """An Arrow table against a frame with at least its columns, or dicts of the truth."""
     frame = ours.to_pandas(ignore_metadata=True)
+    if isinstance(theirs, list):
+        truth = [tuple(_single(_cell(row[name])) for name in frame.columns) for row in theirs]
+        assert _rows(frame) == sorted(truth, key=lambda row: row[0])
+        return
     assert _rows(frame) == _rows(theirs[list(frame.columns)])
+
+
+def _single(value: Any) -> Any:
+    """A float as the tables hold it."""
+    return float(np.float32(value)) if isinstance(value, float) else value
 
 
 def same_count(ours: int, theirs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -29,6 +30,57 @@ def at_us(microseconds: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))
 
 
+class Lineage:
+    """Who replaced whom, and when."""
+
+    def __init__(self, graph: Any, oracle: Oracle) -> None:
+        self.born: dict[int, int] = {}
+        for parents in oracle.parents.values():
+            for time_ms, parent in parents:
+                self.born[parent] = min(time_ms, self.born.get(parent, time_ms))
+        self.later: dict[int, set[int]] = defaultdict(set)
+        self.earlier: dict[int, set[int]] = defaultdict(set)
+        self.died: dict[int, int] = {}
+        self.retired_by: dict[int, int] = {}
+        columns = (graph.lineage.former.tolist(), graph.lineage.new.tolist(), graph.lineage.operation_id.tolist())
+        for former, new, operation in zip(*columns, strict=True):
+            self.later[former].add(new)
+            self.earlier[new].add(former)
+            self.retired_by[former] = operation
+            self.died[former] = graph.operations[operation].time_ms
+
+    def alive(self, root: int, time_ms: int) -> bool:
+        return self.born[root] <= time_ms < self.died.get(root, time_ms + 1)
+
+    def at(self, root: int, time_ms: int) -> list[int]:
+        """The roots current at a time that edits connect a root with, forwards only or backwards only."""
+        step = self.later if self.born[root] <= time_ms else self.earlier
+        seen, front = {root}, [root]
+        while front:
+            fresh = step.get(front.pop(), set()) - seen
+            seen |= fresh
+            front += fresh
+        return sorted(one for one in seen if self.alive(one, time_ms))
+
+    def walk(
+        self, root: int, step: dict[int, set[int]], within: Callable[[int], bool], *, swap: bool = False
+    ) -> set[tuple[int, int]]:
+        """The links (former, new) met when walking on from every root that is within a limit."""
+        seen, front, links = {root}, [root], set[tuple[int, int]]()
+        while front:
+            one = front.pop()
+            met = step.get(one, set()) if within(one) else set()
+            links |= {(other, one) if swap else (one, other) for other in met}
+            front += met - seen
+            seen |= met
+        return links
+
+    def record(self, root: int) -> dict[str, Any]:
+        """A node as the service describes it."""
+        retired = {"operation_id": self.retired_by[root]} if root in self.retired_by else {}
+        return {"id": root, "timestamp": self.born[root] / 1000} | retired
+
+
 @dataclass(frozen=True)
 class Facts:
     """A world as a questioner sees it. Whatever is drawn is drawn with the world's own seed."""
@@ -53,6 +105,10 @@ class Facts:
     @cached_property
     def oracle(self) -> Oracle:
         return oracle_for(self.world)
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        return Lineage(self.graph, self.oracle)
 
     def some(self, ids: IdArray, n: int, skip: int = 0) -> IdArray:
         """``n`` of these ids, the same each time; others with another ``skip``."""
@@ -188,18 +244,29 @@ class Facts:
         """The rows of a table at a version, as the oracle has them."""
         return rows_alive(self.world, table, self.world.version(version).time_us)
 
+    @cached_property
+    def _truths(self) -> dict[tuple[str, int], list[dict[str, Any]]]:
+        return {}
+
     def truth(self, table: str, version: int) -> list[dict[str, Any]]:
         """The same with their root ids."""
-        ms = self.world.version(version).time_us // 1000
+        if (table, version) not in self._truths:
+            self._truths[table, version] = self._truth(table, version)
+        return self._truths[table, version]
+
+    def _truth(self, table: str, version: int) -> list[dict[str, Any]]:
+        return self.live_truth(table, self.world.version(version).time_us)
+
+    def live_truth(self, table: str, time_us: int) -> list[dict[str, Any]]:
+        """The rows of a table at any instant, with their root ids of that instant."""
         points = self.world.tables[table].bound_points
         return [
             row
             | {
-                f"{point}_root_id": self.oracle.root_at(row[f"{point}_supervoxel_id"], ms)
+                f"{point}_root_id": self.oracle.root_at(row[f"{point}_supervoxel_id"] or 0, time_us // 1000)
                 for point in points
-                if row[f"{point}_supervoxel_id"]
             }
-            for row in self.rows(table, version)
+            for row in rows_alive(self.world, table, time_us)
         ]
 
     @cached_property

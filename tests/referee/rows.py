@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
@@ -29,9 +31,24 @@ class Ask:
     def __getitem__(self, name: str) -> Any:
         return self.arguments.get(name)
 
+    def __or__(self, more: Mapping[str, Any]) -> Ask:
+        return Ask({**self.arguments, **more}, self.pin)
+
     def __str__(self) -> str:
         pinned = "" if self.pin is None else f" at version {self.pin}"
         return ", ".join(f"{key}={short(value)}" for key, value in self.arguments.items()) + pinned
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What the peers warn of is not ours to mend."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def short(value: Any) -> str:
@@ -83,7 +100,7 @@ class Row:
     known_defects
         The first whose ``when`` holds excuses the peer, and binds this package to ``truth``.
     truth
-        The answer as it follows from the world's raw facts, or `Raises`.
+        The answer as it follows from the world's raw facts, or `Raises`; NotImplemented where it is not worked out.
     """
 
     name: str
@@ -108,8 +125,7 @@ class Row:
         return await attrgetter(self.name)(client)(**asked.arguments)
 
     def ask_theirs(self, peers: Peers, asked: Ask) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # theirs are not ours to mend
+        with quiet():
             if self.theirs:
                 return self.theirs(peers, asked)
             found = attrgetter(self.name)(peers.cave(asked.pin))

@@ -192,7 +192,7 @@ ONLY_UNKNOWN = Defect(
 
 def times_or_error(facts: Facts, asked: Ask) -> Any:
     """Births, or the last milliseconds of lives up to a time."""
-    lineage, ids = truth.lineage_of(facts), truth.as_list(asked["root_ids"])
+    lineage, ids = facts.lineage, truth.as_list(asked["root_ids"])
     if not all(one in lineage.born for one in ids):
         return Raises(NotFoundError)
     if not asked["latest"]:

@@ -70,7 +70,7 @@ def lineage_of(peers: Any, asked: Ask) -> dict[str, Any]:
 
 def lineage_in_fact(facts: Facts, asked: Ask) -> dict[str, Any]:
     """Every edit between the limits (a pinned version is one), and those that cross them."""
-    lineage = truth.lineage_of(facts)
+    lineage = facts.lineage
     since = truth.exact_ms(asked["timestamp_past"]) if asked["timestamp_past"] else 0
     until = truth.exact_ms(asked["timestamp_future"], facts=facts, asked=asked)
     links = set()
@@ -103,7 +103,7 @@ def single_roots(facts: Facts, name: str = "timestamp") -> list[Ask]:
 
 def has_moved_on(facts: Facts, asked: Ask) -> bool:
     """Whether the root exists and was not current at the time."""
-    root, lineage = asked["root_id"], truth.lineage_of(facts)
+    root, lineage = asked["root_id"], facts.lineage
     if facts.oracle.layer(root) != facts.top or root not in lineage.born:
         return False
     return not lineage.alive(root, truth.ms(asked["timestamp"], facts=facts, asked=asked))
@@ -200,7 +200,7 @@ def net_change(peers: Any, asked: Ask) -> tuple[Any, Any]:
 def net_change_in_fact(facts: Facts, asked: Ask) -> tuple[list[int], list[int]]:
     """What the edits did that were logged in between, which is when they are complete: just after they count."""
     until = truth.ms(asked["timestamp_future"], facts=facts, asked=asked)
-    since, lineage = truth.ms(asked["timestamp_past"]), truth.lineage_of(facts)
+    since, lineage = truth.ms(asked["timestamp_past"]), facts.lineage
     logged = {one.id for one in facts.graph.operations.values() if since <= one.logged_ms <= until}
     old = {root for root, operation in lineage.retired_by.items() if operation in logged}
     new = {heir for root in old for heir in lineage.later[root]}

@@ -42,6 +42,8 @@ def problem_with(bench: Bench, row: Row, asked: Ask) -> str | None:
     if problem or row.truth is None or (defect is None and our_error):
         return problem
     truth = row.truth(bench.facts, asked)
+    if truth is NotImplemented:
+        return None if defect is None else "there is no truth for this, so no excuse either"
     if isinstance(truth, Raises):
         return None if isinstance(our_error, truth.kind) else f"answered, or raised {our_error!r}, not {truth.kind}"
     return f"raised {our_error!r}" if our_error else difference(row, ours, truth, "from the truth")

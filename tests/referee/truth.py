@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from tests.oracle import Oracle
 
-from .facts import Facts
+from .facts import Facts, Lineage
 from .rows import Ask
 
 
@@ -71,65 +71,6 @@ def leaves_many(facts: Facts, asked: Ask) -> dict[int, list[int]]:
     return {one: leaves_of(facts, one, asked) for one in as_list(asked["root_ids"])}
 
 
-class Lineage:
-    """Who replaced whom, and when."""
-
-    def __init__(self, facts: Facts) -> None:
-        graph = facts.graph
-        self.born: dict[int, int] = {}
-        for parents in facts.oracle.parents.values():
-            for time_ms, parent in parents:
-                self.born[parent] = min(time_ms, self.born.get(parent, time_ms))
-        self.later: dict[int, set[int]] = defaultdict(set)
-        self.earlier: dict[int, set[int]] = defaultdict(set)
-        self.died: dict[int, int] = {}
-        self.retired_by: dict[int, int] = {}
-        columns = (graph.lineage.former.tolist(), graph.lineage.new.tolist(), graph.lineage.operation_id.tolist())
-        for former, new, operation in zip(*columns, strict=True):
-            self.later[former].add(new)
-            self.earlier[new].add(former)
-            self.retired_by[former] = operation
-            self.died[former] = graph.operations[operation].time_ms
-
-    def alive(self, root: int, time_ms: int) -> bool:
-        return self.born[root] <= time_ms < self.died.get(root, time_ms + 1)
-
-    def at(self, root: int, time_ms: int) -> list[int]:
-        """The roots current at a time that edits connect a root with, forwards only or backwards only."""
-        step = self.later if self.born[root] <= time_ms else self.earlier
-        seen, front = {root}, [root]
-        while front:
-            fresh = step.get(front.pop(), set()) - seen
-            seen |= fresh
-            front += fresh
-        return sorted(one for one in seen if self.alive(one, time_ms))
-
-    def walk(
-        self, root: int, step: dict[int, set[int]], within: Callable[[int], bool], *, swap: bool = False
-    ) -> set[tuple[int, int]]:
-        """The links (former, new) met when walking on from every root that is within a limit."""
-        seen, front, links = {root}, [root], set[tuple[int, int]]()
-        while front:
-            one = front.pop()
-            met = step.get(one, set()) if within(one) else set()
-            links |= {(other, one) if swap else (one, other) for other in met}
-            front += met - seen
-            seen |= met
-        return links
-
-    def record(self, root: int) -> dict[str, Any]:
-        """A node as the service describes it."""
-        retired = {"operation_id": self.retired_by[root]} if root in self.retired_by else {}
-        return {"id": root, "timestamp": self.born[root] / 1000} | retired
-
-
-_lineages: dict[int, Lineage] = {}
-
-
-def lineage_of(facts: Facts) -> Lineage:
-    return _lineages.setdefault(id(facts.world), Lineage(facts))
-
-
 def overlaps(facts: Facts, asked: Ask) -> dict[int, float]:
     """Shares of a root's level-2 chunks, each split over its supervoxels, by the root they lie on at a time."""
     time_ms = ms(asked["timestamp"], facts=facts, asked=asked)
@@ -144,7 +85,7 @@ def overlaps(facts: Facts, asked: Ask) -> dict[int, float]:
 
 def past_ids(facts: Facts, asked: Ask) -> dict[int, list[int]]:
     """Where the lineage of each root ends when it is walked back past every root that a time does not precede."""
-    lineage, past = lineage_of(facts), exact_ms(asked["timestamp_past"])
+    lineage, past = facts.lineage, exact_ms(asked["timestamp_past"])
     return {one: sorted(_ends(lineage, one, past)) for one in as_list(asked["root_ids"])}
 
 
