@@ -89,3 +89,31 @@ def test_several_points_and_look_alikes() -> None:
         "a_y",
     ]
     assert frames.position_stems(columns) == ["pre_pt_position"]
+
+
+def test_points_in_another_unit_are_whole_where_they_can_be(table: pa.Table) -> None:
+    nm = frames.scaled(table, (4, 4, 40), (1, 1, 1))
+    assert nm["pt_position_x"].to_pylist() == [40, 80, 120]
+    assert nm["pt_position_z"].to_pylist() == [480, 880, 1280]
+    assert nm.schema.field("pt_position_x").type == pa.int64()
+    um = frames.scaled(table, (4, 4, 40), (1000, 1000, 1000))
+    assert um["pt_position_x"].to_pylist() == [0.04, 0.08, 0.12]
+    assert um["id"].to_pylist() == [1, 2, 3]
+
+
+def test_units_are_meant_as_decimals(table: pa.Table) -> None:
+    found = frames.scaled(table, (9.7, 9.7, 45), (0.1, 0.1, 45))
+    assert found["pt_position_x"].to_pylist() == [970, 1940, 2910]
+    assert found.schema.field("pt_position_x").type == pa.int64()
+
+
+def test_values_that_were_cut_are_the_nearest_multiple(table: pa.Table) -> None:
+    cut = pa.table({f"p_{axis}": pa.array([7, 8, 23], pa.int32()) for axis in "xyz"})
+    assert frames.scaled(cut, (4, 4, 4), (2, 2, 2), finer=8)["p_x"].to_pylist() == [16, 16, 48]
+
+
+def test_optional_points_are_nan_where_there_are_none() -> None:
+    columns = {f"bb_position_{axis}": pa.array([1, None], pa.int64()) for axis in "xyz"}
+    points = frames.to_pandas(pa.table(columns), split_positions=False)["bb_position"]
+    assert points[0].tolist() == [1.0, 1.0, 1.0]
+    assert np.isnan(points[1]).all()

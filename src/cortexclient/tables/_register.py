@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from .._fanout import together
 from .._wire import endpoints, json
 from ..errors import AuthError, CortexError
 from ..services._base import MINUTES, Session
@@ -61,15 +61,13 @@ class Register:
         return pinned if pinned is not None else await self.materialize.most_recent_version()
 
     async def _tables(self, version: int) -> dict[str, Info]:
-        found: list[Any] = await together(lambda: self.materialize.get_tables_metadata(version), self._schemas)
-        metadata, schemas = found
+        metadata, schemas = await asyncio.gather(self.materialize.get_tables_metadata(version), self._schemas())
         return {item["table_name"]: _info(item, schemas) for item in metadata}
 
     async def _views(self, version: int) -> dict[str, Info]:
-        found: list[Any] = await together(
-            lambda: self.materialize.get_views(version), lambda: self.materialize.get_view_schemas(version)
+        names, schemas = await asyncio.gather(
+            self.materialize.get_views(version), self.materialize.get_view_schemas(version)
         )
-        names, schemas = found
         columns = {name: view_columns(schema) for name, schema in schemas.items()}
         return {name: Info(name, columns=columns.get(name)) for name in names}
 

@@ -114,7 +114,9 @@ class Catalogue(Versions):
             try:
                 return json.decode((await session.send(endpoint, path)).body)
             except (NotFoundError, ServerError) as error:
-                if name is not None:
+                if name is None:
+                    await self.get_version_metadata(version)
+                else:
                     await explain(self, name, version, error)
                 raise
 

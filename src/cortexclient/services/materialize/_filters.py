@@ -97,7 +97,10 @@ def _scalar(value: Any) -> Any:
 
 def box(column: str, value: Any) -> list[list[float]]:
     """Check a box: two corners, the first one below the second on each axis."""
-    corners = np.asarray(value)
+    try:
+        corners = np.asarray(value)
+    except ValueError:  # ragged
+        corners = np.empty(0)
     if corners.shape != (2, 3) or corners.dtype.kind not in "iuf":
         raise CortexUsageError(
             f"a box [[xmin, ymin, zmin], [xmax, ymax, zmax]] is needed for {column!r}, not {value!r}"

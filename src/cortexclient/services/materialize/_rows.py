@@ -77,7 +77,6 @@ class Rows:
         try:
             await self.each_part(query, keep, split=split)
         except CortexError as error:
-            parts += [error.partial] if isinstance(error.partial, Part) else []
             error.partial = answer(parts, query, desired) if parts else None
             raise
         resolution = resolution_of(parts[0], desired)
@@ -139,7 +138,7 @@ class Rows:
         ------
         TruncatedResult
             The row cap was hit and ``split`` is False, or there is no column to cut by; or the parts do not add up to
-            the rows that the server counts. ``partial`` is the :class:`Part` that was not handed on.
+            the rows that the server counts.
         """
         workers = workers or self.session.limits.of("materialize")
         await _Run(self, query, emit, split, workers).start()
@@ -231,6 +230,7 @@ class _Run:
             return await self._hand_on(seen)
         parts = await self._smaller(query, seen, total) if self.split and query.offset is None and rows else []
         if len(parts) < 2:
+            await self._hand_on(seen)
             raise truncated(seen, query, total)
         got = sum(await fan_out(parts, self._part, self.workers))
         if total is not None and got != total and not self._enough():
@@ -283,11 +283,9 @@ def truncated(seen: Part, query: RowQuery, total: int | None) -> TruncatedResult
     """The error for an answer that stays cut."""
     of = "" if total is None else f" of {total:,}"
     why = "an offset cannot be cut into parts" if query.offset is not None else "narrow the filters, or give a limit"
-    error = TruncatedResult(
+    return TruncatedResult(
         f"the server stopped after {seen.table.num_rows:,}{of} rows of {query.name}: {why} (.partial holds them)"
     )
-    error.partial = seen
-    return error
 
 
 def _resolution(reply: Reply, query: RowQuery) -> tuple[float, ...] | None:
