@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ._client_morphology import MorphologyCalls
+from ._client_outlook import OutlookCalls
 from ._client_roots import RootCalls
 from ._client_tables import TableCalls
 from ._transport import TokenSource, Transport, TransportStats
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .mapping import IdMapper
 
 
-class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls):
+class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
     """A CAVE dataset: many requests at once, bounded, retried, complete.
 
     Parameters

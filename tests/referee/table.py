@@ -25,6 +25,8 @@ WITHOUT_REFEREE: dict[str, str] = {
     "closed": "tells whether aclose was called; the peers are never closed",
     "now": "the clock of this machine",
     "aclose": "closes connections, which the peers leave to the garbage collector",
+    "plan": "no peer tells costs beforehand; tests/services/test_plan.py compares them with what is then sent",
+    "diagnose": "no peer has it",
     "update_roots": "no peer answers for many roots; tests/services/test_update_roots.py climbs every supervoxel",
     "best_version": "no peer has it; tests/services/test_update_roots.py climbs every supervoxel",
     "chunkedgraph.get_root_overlaps_many": "what get_root_overlaps is made of, which has a row",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cortexclient import _portal
 from cortexclient._client import AsyncCortexClient
+from cortexclient._plan import CostEstimate
 from cortexclient._sync.chunkedgraph import ChunkedGraph
 from cortexclient._sync.info import Info
 from cortexclient._sync.l2cache import L2Cache
@@ -23,6 +24,7 @@ from cortexclient._twin import ClientTwin, SyncStream
 from cortexclient._types import BoolArray, IdArray, Ids, When
 from cortexclient.config import Limits, RetryPolicy, Timeouts
 from cortexclient.datasets.spec import DatasetSpec
+from cortexclient.diagnosis import Diagnosis
 from cortexclient.interop.meshparty import Transform
 from cortexclient.progress import ProgressLike
 from cortexclient.results import Results
@@ -677,3 +679,45 @@ class CortexClient(ClientTwin):
             Naming the ids that do not exist.
         """
         return _portal.run(self._inner.best_version, root_ids, timeout=timeout)
+
+    def plan(self, call: str, ids: Ids, *, timestamp: When | None = None, live: bool = False) -> CostEstimate:
+        """Estimate what a call will cost; nothing is sent.
+
+        Parameters
+        ----------
+        call
+            Name of a method: ``get_roots``, ``get_root_timestamps``, ``is_latest_roots``, ``is_valid_nodes``,
+            ``root_id_to_cell_id`` or ``cell_id_to_root_id``.
+        ids
+            What it would be called with.
+        timestamp, live
+            As in the call, where they change what is asked.
+
+        Returns
+        -------
+        CostEstimate
+            Shows itself as a table: requests, bytes and seconds for each step, and which limit binds. ``least`` sums up
+            the steps that are sent in any case, ``most`` all of them.
+
+        Examples
+        --------
+        >>> client.plan("root_id_to_cell_id", root_ids).most.requests       # doctest: +SKIP
+        57
+        """
+        return self._inner.plan(call, ids, timestamp=timestamp, live=live)
+
+    def diagnose(self, *, timeout: float = 10.0) -> Diagnosis:
+        """Ask every service how it is; a failing one is reported, not raised.
+
+        Parameters
+        ----------
+        timeout
+            Seconds for each service; they are asked at the same time.
+
+        Returns
+        -------
+        Diagnosis
+            Shows itself as a table: for each service whether it is reachable, its version and latency, whether it
+            takes the token, and what the problem is. ``ok`` sums it up, ``to_frame()`` makes a DataFrame.
+        """
+        return _portal.run(self._inner.diagnose, timeout=timeout)

@@ -115,6 +115,12 @@ class Session:
         record: Mapping[str, Any] | None = self.cache.peek(("record", self.server, self.spec.datastack))
         return record
 
+    async def origin(self, endpoint: Endpoint) -> str:
+        """Where this datastack's ``endpoint`` lives; of the local ones only the datastack's record knows."""
+        if endpoint.scope == "global" or self._only_server:
+            return self.server
+        return str((await self.record())["local_server"]).rstrip("/")
+
     async def send(
         self,
         endpoint: Endpoint,
@@ -126,12 +132,9 @@ class Session:
     ) -> Reply:
         """Send one request to where this datastack's ``endpoint`` lives."""
         path = {"datastack": self.spec.datastack, **path}
-        origin = self.server
-        if endpoint.scope == "local" or "{table}" in endpoint.path:
-            record = await self.record()
-            path = {"table": segmentation_table(record), **path}
-            if endpoint.scope == "local" and not self._only_server:
-                origin = str(record["local_server"]).rstrip("/")
+        origin = await self.origin(endpoint)
+        if "{table}" in endpoint.path:
+            path = {"table": segmentation_table(await self.record()), **path}
         self.transport.trust(origin, self.server)
         return await self.transport.send(endpoint, origin, path=path, query=query, body=body, ids=ids)
 

@@ -1,0 +1,253 @@
+"""What a call will cost, before anything is sent: the planner's cuts, and what the servers were measured to take."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from ._fanout import Plan
+from ._types import IdArray
+from ._wire import endpoints
+from ._wire.endpoints import Endpoint
+from .errors import CortexUsageError
+from .ids import layer_of, unique_ids
+from .services._base import Session
+
+BYTES_PER_ID = {
+    "roots_binary": (8, 8),
+    "root_timestamps": (19, 18),
+    "is_latest_roots": (19, 6),
+    "valid_nodes": (19, 19),
+    "lineage_graph": (19, 900),
+    "table_query": (19, 24),
+    "live_query": (0, 24),
+}
+"""Up and down, uncompressed: binary ids, ids in JSON, ten generations of a lineage, rows of three integers in Arrow."""
+ENVELOPE = 400
+"""Bytes of a small request and its answer."""
+CELLS, BACKUPS, VERSIONS = 150_000, 8_400, 4
+"""Rows of a table of cells and of one of backup points, and versions, where they are not known (minnie65: 144,120 and
+8,388)."""
+
+LOOK_UPS = {
+    "get_roots": endpoints.ROOTS_BINARY,
+    "get_root_timestamps": endpoints.ROOT_TIMESTAMPS,
+    "is_latest_roots": endpoints.IS_LATEST_ROOTS,
+    "is_valid_nodes": endpoints.VALID_NODES,
+}
+TRANSLATIONS = ("root_id_to_cell_id", "cell_id_to_root_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the steps of a call."""
+
+    requests: int = 0
+    bytes: int = 0
+    """Both ways, before compression."""
+    seconds: float = 0.0
+    """Waiting for the servers, with as many requests at once as the limits allow, but for the network's latency."""
+    server_seconds: float = 0.0
+    """The servers' work."""
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            self.requests + other.requests,
+            self.bytes + other.bytes,
+            self.seconds + other.seconds,
+            self.server_seconds + other.server_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Requests to one endpoint, side by side."""
+
+    what: str
+    endpoint: str
+    ids: int
+    """Distinct ids asked, or rows expected."""
+    cost: Totals
+    sure: bool
+    """Whether it is sent in any case, or only if earlier steps leave something to ask."""
+    bound_by: str
+    """The limit that more speed would have to lift."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CostEstimate:
+    """What a call will cost, as far as can be known before it is sent.
+
+    Requests and bytes follow from the planner itself, seconds from what the real servers were measured to take for each
+    id (for table queries from assumptions, see ``_wire/endpoints.py``). A repeated id costs nothing.
+    """
+
+    call: str
+    ids: int
+    distinct: int
+    steps: tuple[Step, ...]
+
+    @property
+    def least(self) -> Totals:
+        """The steps that are sent in any case."""
+        return sum((step.cost for step in self.steps if step.sure), Totals())
+
+    @property
+    def most(self) -> Totals:
+        """All steps, as if earlier ones left everything to ask."""
+        return sum((step.cost for step in self.steps), Totals())
+
+    @property
+    def bound_by(self) -> str:
+        """The limit that binds the longest step that is sent in any case."""
+        sure = [step for step in self.steps if step.sure]
+        return max(sure, key=lambda step: step.cost.seconds).bound_by if sure else "nothing is asked"
+
+    def __repr__(self) -> str:
+        rows = [("step", "requests", "ids or rows", "size", "seconds"), *self._rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = (" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join([self._title(), *lines])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
+        return f"<p>{escape(self._title())}</p><table>{rows}</table>"
+
+    def _title(self) -> str:
+        least, most = self.least, self.most
+        requests = _range(f"{least.requests:,}", f"{most.requests:,}")
+        size = _range(_size(least.bytes), _size(most.bytes))
+        seconds = _range(f"{least.seconds:,.2g}", f"{most.seconds:,.2g}")
+        return (
+            f"{self.call}: {self.ids:,} ids, {self.distinct:,} distinct. {requests} requests, {size}, {seconds} s and "
+            f"the network's latency; bound by {self.bound_by}"
+        )
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        for step in self.steps:
+            what = step.what if step.sure else f"{step.what} (if needed)"
+            cost = step.cost
+            yield what, f"{cost.requests:,}", f"{step.ids:,}", _size(cost.bytes), f"{cost.seconds:,.2f}"
+
+
+def _range(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"
+
+
+def _size(count: float) -> str:
+    units = iter(("B", "kB", "MB"))
+    while count >= 1000:
+        count /= 1000
+        next(units)
+    return f"{count:,.3g} {next(units)}"
+
+
+class Planner:
+    """Estimates calls of one client. Reads its caches, and sends nothing."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._place = (session.server, session.spec.datastack)
+
+    def estimate(self, call: str, ids: IdArray, *, timestamp: datetime | None, live: bool) -> CostEstimate:
+        """See `AsyncCortexClient.plan`."""
+        unique, _ = unique_ids(ids)
+        if call in LOOK_UPS:
+            steps: Iterable[Step] = self._look_ups(call, unique)
+        elif call == "root_id_to_cell_id":
+            steps = self._to_cells(unique, live or timestamp is not None)
+        elif call == "cell_id_to_root_id":
+            steps = self._to_roots(unique, timestamp, live)
+        else:
+            known = [*LOOK_UPS, *TRANSLATIONS]
+            near = difflib.get_close_matches(call, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            raise CortexUsageError(f"no plan for {call!r}: {hint}")
+        return CostEstimate(call, len(ids), len(unique), tuple(step for step in steps if step.cost.requests))
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def _look_ups(self, call: str, ids: IdArray) -> Iterator[Step]:
+        if len(ids):
+            yield from self._descriptions(graph=call == "get_roots")
+        # ids below one are known to be none: all of them together are asked as one, or not at all
+        asked = {"get_root_timestamps": ids, "is_valid_nodes": ids[ids > 0]}.get(call, ids.clip(min=0))
+        yield self._split(call, LOOK_UPS[call], asked)
+
+    def _to_cells(self, ids: IdArray, live: bool) -> Iterator[Step]:
+        info: Any = self._session.cache.peek(("segmentation_info", *self._place))
+        top = int(info["graph"]["n_layers"]) if info else int(layer_of(ids).max(initial=0))
+        roots = ids[layer_of(ids) == top]
+        yield from self._descriptions(graph=True)
+        yield from self._versions(live)
+        if not len(roots):
+            return
+        yield from self._tables(len(roots), live)
+        yield self._split("existence", endpoints.VALID_NODES, roots, sure=False)
+        lives = self._split("lifetimes", endpoints.ROOT_TIMESTAMPS, roots)
+        yield self._step("lifetimes", endpoints.ROOT_TIMESTAMPS, 2 * lives.cost.requests, 2 * lives.ids, sure=False)
+        versions = len(self._session.cache.peek(("versions", *self._place)) or range(VERSIONS))
+        tables = 2 + len(self._session.spec.backup_tables)
+        yield self._step("the lists of older tables", endpoints.TABLES, versions, sure=False)
+        yield self._step("rows of older versions", endpoints.TABLE_QUERY, tables * versions, len(roots), sure=False)
+        lineages = math.ceil(len(roots) / self._session.batch(endpoints.LINEAGE_GRAPH))
+        yield self._step("edits between versions", endpoints.LINEAGE_GRAPH, lineages, len(roots), sure=False)
+        # every such root may need an instant of its own
+        yield self._step("look-ups between versions", endpoints.ROOTS_BINARY, len(roots), len(roots), sure=False)
+
+    def _to_roots(self, ids: IdArray, timestamp: datetime | None, live: bool) -> Iterator[Step]:
+        looks_up = timestamp is not None and not live
+        yield from self._descriptions(graph=looks_up)
+        yield from self._versions(live)
+        yield from self._tables(len(ids), live)
+        if looks_up:
+            yield self._split("roots of their points", endpoints.ROOTS_BINARY, ids)
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _descriptions(self, *, graph: bool) -> Iterator[Step]:
+        """What is asked once and kept."""
+        holds = self._session.cache.holds
+        if not holds(("record", *self._place)):
+            yield self._step("the datastack's record", endpoints.DATASTACK, 1)
+        if graph and not holds(("segmentation_info", *self._place)):
+            yield self._step("the graph's description", endpoints.SEGMENTATION_INFO, 1)
+
+    def _versions(self, live: bool) -> Iterator[Step]:
+        if not self._session.cache.holds(("versions", *self._place)):
+            yield self._step("the list of versions", endpoints.VERSIONS_METADATA, 1, sure=not live)
+        yield self._step("the list of tables", endpoints.TABLES, 1, sure=not live)
+
+    def _tables(self, n_ids: int, live: bool) -> Iterator[Step]:
+        """The rows of the cells' tables that answer: all of them, or those of some ids."""
+        from .mapping._annotations import WHOLE_FROM
+
+        n_backups = len(self._session.spec.backup_tables)
+        query = endpoints.LIVE_QUERY if live else endpoints.TABLE_QUERY
+        if live or n_ids >= WHOLE_FROM:
+            yield self._step("the whole table of cells", query, 1, CELLS)
+        else:
+            yield self._step("rows of the table of cells", query, 1, n_ids)
+        yield self._step("tables of backup points", query, n_backups, n_backups * BACKUPS)
+
+    def _split(self, what: str, endpoint: Endpoint, ids: IdArray, *, sure: bool = True) -> Step:
+        plan = Plan.of(ids, self._session.batch(endpoint), self._session.limits.of(endpoint.service))
+        return self._step(what, endpoint, len(plan.chunks), len(plan.unique), sure=sure)
+
+    def _step(self, what: str, endpoint: Endpoint, requests: int, ids: int = 0, *, sure: bool = True) -> Step:
+        workers = self._session.limits.of(endpoint.service)
+        one = endpoint.price + endpoint.price_per_id * ids / max(requests, 1)
+        size = requests * ENVELOPE + ids * sum(BYTES_PER_ID.get(endpoint.name, (0, 0)))
+        cost = Totals(requests, size, math.ceil(requests / workers) * one, requests * one)
+        if requests <= 1:
+            limit = "the latency of one request"
+        elif requests <= workers:
+            limit = "the ids in a request (Limits.batch)"
+        else:
+            limit = f"requests at once (Limits: {workers} to {endpoint.service})"
+        return Step(what, str(endpoint), ids, cost, sure, limit)
