@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from . import imports, mapping, sandbox_server, transport
+from . import imports, mapping, sandbox_server, skeletons, transport
 
-PARTS = {"foundation": (transport.run, imports.run, sandbox_server.run, mapping.run)}
+PARTS = {
+    "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
+    "skeletons": (skeletons.run,),
+}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import imports, mapping, report, sandbox_server, transport
+from benchmarks import imports, mapping, report, sandbox_server, skeletons, transport
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +19,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def kept(results: Path, name: str) -> list[dict[str, Any]]:
-    rows = json.loads((results / "foundation.json").read_text())[name]["rows"]
+def kept(results: Path, name: str, part: str = "foundation") -> list[dict[str, Any]]:
+    rows = json.loads((results / f"{part}.json").read_text())[name]["rows"]
     figures = [value for row in rows for value in row.values() if isinstance(value, float)]
     assert figures
     assert all(math.isfinite(value) for value in figures)
@@ -49,3 +49,9 @@ def test_mapping(results: Path) -> None:
     world = {"seed": 1, "nuclei": 400, "edits": 400, "backups": 40, "versions": 3, "expired": 2}
     mapping.run(rounds=1, world_options=world, size=40)
     assert {"newest", "mixed"} <= {row["part"] for row in kept(results, "root_id_to_cell_id")}
+
+
+def test_skeletons(results: Path) -> None:
+    pytest.importorskip("caveclient")
+    skeletons.run(rounds=1, skeletons=30, vertices=50)
+    assert len(kept(results, "cached skeletons as arrays", "skeletons")) == 3

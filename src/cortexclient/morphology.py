@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import numpy as np
 
-from ._fanout import FATAL, fan_out
+from ._fanout import FATAL, deadline, fan_out
 from ._types import IdArray
 from .errors import CortexError, NotFoundError
 from .ids import batches
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 ROOTS_AT_ONCE = 25
 """Cells whose synapses one query asks for."""
 SIDES = ("pre", "post")
+SOON = 0.001
+"""Seconds that a call still has when it has none: enough to say so for each id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,10 @@ class Morphology:
     ) -> AsyncIterator[AsyncIterator[Outcome[Any]]]:
         """One Meshwork or error for each distinct id, as they can be had."""
         space = check_transform(transform, self._session.spec)
+        end = None if timeout is None else time.monotonic() + timeout
         stream = self._skeletons.stream_skeletons(ids, generate=generate, progress=progress, timeout=timeout)
 
-        async def built(arriving: AsyncIterator[Outcome[Skeleton]]) -> AsyncIterator[Outcome[Any]]:
+        async def built(arriving: AsyncIterator[Outcome[Skeleton]]) -> AsyncGenerator[Outcome[Any], None]:
             waiting: list[Skeleton] = []
             async for outcome in arriving:
                 if outcome.error is not None:
@@ -72,28 +76,29 @@ class Morphology:
                     continue
                 waiting.append(outcome.unwrap())
                 if len(waiting) == (ROOTS_AT_ONCE if synapses else 1):
-                    for done in await self._build(waiting, synapses, transform, space):
+                    for done in await self._build(waiting, synapses, transform, space, end):
                         yield done
                     waiting = []
-            for done in await self._build(waiting, synapses, transform, space):
+            for done in await self._build(waiting, synapses, transform, space, end):
                 yield done
 
-        async with stream as arriving:
-            yield built(arriving)
+        async with stream as arriving, aclosing(built(arriving)) as meshworks:
+            yield meshworks
 
     async def _build(
-        self, skeletons: list[Skeleton], synapses: bool, transform: Transform | None, space: Any
+        self, skeletons: list[Skeleton], synapses: bool, transform: Transform | None, space: Any, end: float | None
     ) -> list[Outcome[Any]]:
         found: dict[tuple[int, str], CellSynapses] = {}
         if synapses and skeletons:
             try:
-                found = await self._synapses(np.array([skeleton.root_id for skeleton in skeletons], np.int64))
+                with deadline(None if end is None else max(end - time.monotonic(), SOON)):
+                    found = await self._synapses(np.array([skeleton.root_id for skeleton in skeletons], np.int64))
             except FATAL:
                 raise
             except CortexError as error:
                 if len(skeletons) == 1:
                     return [Outcome(skeletons[0].root_id, error=error)]
-                alone = [await self._build([skeleton], synapses, transform, space) for skeleton in skeletons]
+                alone = [await self._build([skeleton], synapses, transform, space, end) for skeleton in skeletons]
                 return [outcome for outcomes in alone for outcome in outcomes]
         build = partial(_outcome, synapses=synapses, found=found, transform=transform, space=space)
         return [await anyio.to_thread.run_sync(build, skeleton) for skeleton in skeletons]  # a second of CPU, at times

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from cortexclient import AsyncCortexClient
-from cortexclient.errors import CortexUsageError, NotFoundError
+from cortexclient.errors import CortexUsageError, DeadlineExceeded, NotFoundError
 from cortexclient.sandbox import Sandbox, World
 
 from .conftest import client_of
@@ -174,3 +174,22 @@ async def test_a_datastack_without_synapses_says_so_for_each_id(flavour: str) ->
             found = await client.get_skeletons([CURRENT], synapses=True)
             assert "synapses=False" in str(found.errors[CURRENT])
             assert len(await client.get_skeletons([CURRENT])) == 1
+
+
+async def test_a_call_without_time_left_tells_it_for_each_cell(flavour: str) -> None:
+    with Sandbox(World.default(), service_times=True, latency=0.05) as sandbox:
+        async with client_of(flavour, sandbox) as client:
+            await client.skeleton.get_skeleton(CURRENT)
+            found = await client.get_skeletons([CURRENT], synapses=True, timeout=0.2)
+    assert isinstance(found.errors[CURRENT], DeadlineExceeded)
+
+
+async def test_a_stream_of_meshworks_may_be_left_early(flavour: str) -> None:
+    world = World.default()
+    roots = world.graph.root_ids()
+    with Sandbox(world) as sandbox:
+        cached = roots[world.skeletons.cached(roots, 0)][:200]
+        async with client_of(flavour, sandbox) as client, client.stream_skeletons(cached) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.ok
+                break

@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import gzip
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cortexclient import AsyncCortexClient
-from cortexclient.errors import CortexUsageError, DeadlineExceeded, DecodeError, NotFoundError, ServerRefusedError
+from cortexclient.errors import (
+    CortexUsageError,
+    DeadlineExceeded,
+    DecodeError,
+    InvalidToken,
+    NotFoundError,
+    ServerRefusedError,
+)
 from cortexclient.sandbox import Sandbox, World
 from cortexclient.sandbox.graph import NEVER
 from cortexclient.sandbox.routes import skeletoncache
@@ -177,6 +185,27 @@ async def test_damaged_bodies_spoil_only_their_root(
     assert set(results.errors) == set(bad)
     assert all(isinstance(error, DecodeError) for error in results.errors.values())
     assert len(results) == 36
+
+
+async def test_a_reply_that_is_cut_off_is_taken_apart(
+    client: AsyncCortexClient, cached: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = skeletoncache.orjson.dumps
+
+    def cut(answer: dict[str, str]) -> bytes:
+        body = whole(answer)
+        return body[:-40] if str(cached[9]) in answer else body
+
+    monkeypatch.setattr(skeletoncache, "orjson", SimpleNamespace(dumps=cut))
+    results = await client.skeleton.get_skeletons(cached[:40])
+    assert list(results.errors) == [cached[9]]
+    assert isinstance(results.errors[cached[9]], DecodeError)
+
+
+async def test_a_bad_token_ends_the_call_at_once(flavour: str, server: Sandbox) -> None:
+    async with client_of(flavour, server, token="nobody") as stranger:
+        with pytest.raises(InvalidToken):
+            await stranger.skeleton.get_skeletons([CURRENT, 5])
 
 
 async def test_a_root_that_breaks_the_service_is_found(

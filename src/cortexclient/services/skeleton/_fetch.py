@@ -175,9 +175,11 @@ class Fetch:
         except FATAL:
             raise
         except CortexError as error:
-            for i in ids.tolist():
-                if i in self.left:
-                    await self._done(Outcome(i, error=error))
+            rest = np.array([i for i in ids.tolist() if i in self.left], np.int64)
+            if isinstance(error, DecodeError) and len(rest) > 1:  # one skeleton may have spoiled the whole reply
+                return np.concatenate([await self._chunk(half) for half in np.array_split(rest, 2)])
+            for i in rest.tolist():
+                await self._done(Outcome(i, error=error))
             return ids[:0]
         for i, reason in isolation.errors.items():
             await self._done(Outcome(i, error=reason))
