@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cortexclient._transport.auth import Token, TokenSource, origin_of
+from cortexclient._transport.auth import Token, TokenSource, auth_status, origin_of, save_token, secret_path
 from cortexclient.errors import CortexUsageError, MissingToken
 
 SERVER = "https://global.example.org"
@@ -130,3 +130,53 @@ def test_origins_have_one_spelling(url: str, origin: str) -> None:
 def test_an_address_needs_a_scheme(url: str) -> None:
     with pytest.raises(CortexUsageError):
         origin_of(url)
+
+
+# -- saving ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_token_is_found_by_us_and_by_caveclient(scratch_home: Path) -> None:
+    path = save_token(f" {MARKER}\n", SERVER)
+    assert path == scratch_home / ".cloudvolume" / "secrets" / "global.example.org-cave-secret.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text()) == {"token": MARKER}
+    assert found(TokenSource()) == (MARKER, str(path))
+    auth = pytest.importorskip("caveclient.auth", reason="caveclient is not installed")
+    assert auth.server_token_filename(SERVER) == str(path)
+
+
+def test_another_token_is_not_lost(scratch_home: Path) -> None:
+    path = save(scratch_home, "global.example.org-cave-secret.json", {"token": "old", "api_key": "kept"})
+    with pytest.raises(CortexUsageError, match="overwrite") as caught:
+        save_token(MARKER, SERVER)
+    assert "old" not in str(caught.value).split()
+    assert found(TokenSource())[0] == "old"
+    save_token(MARKER, SERVER, overwrite=True)
+    assert json.loads(path.read_text()) == {"token": MARKER, "api_key": "kept"}
+    save_token(MARKER, SERVER)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("token", ["", "  ", "two words", "tab\tbed", "nötig"])
+def test_what_is_no_token_is_not_saved(scratch_home: Path, token: str) -> None:
+    with pytest.raises(CortexUsageError):
+        save_token(token, SERVER)
+    assert not secret_path(SERVER).exists()
+
+
+def test_a_broken_file_is_told_and_kept(scratch_home: Path) -> None:
+    path = save(scratch_home, "global.example.org-cave-secret.json", f"{{{MARKER}")
+    with pytest.raises(MissingToken) as caught:
+        save_token("new", SERVER, overwrite=True)
+    assert MARKER not in str(caught.value)
+    assert path.read_text() == f"{{{MARKER}"
+
+
+def test_the_status_says_where_and_never_what(scratch_home: Path) -> None:
+    status = auth_status(SERVER)
+    assert (status.found, status.source) == (False, "nowhere")
+    assert status.page == "https://global.example.org/sticky_auth/settings/tokens"
+    path = save_token(MARKER, SERVER)
+    status = auth_status(SERVER)
+    assert (status.found, status.source, status.path) == (True, str(path), path)
+    assert MARKER not in repr(status)

@@ -92,14 +92,83 @@ class TokenSource:
         self._found = {}
 
 
+@dataclass(frozen=True, slots=True)
+class AuthStatus:
+    """Where the token for a server is found."""
+
+    server: str
+    found: bool
+    source: str
+    """Where, in words; never the token."""
+    path: Path
+    """Where `save_token` puts it."""
+    page: str
+    """Where a person makes one."""
+
+
+def auth_status(server: str) -> AuthStatus:
+    """Look for the token of ``server``; nothing is sent."""
+    tokens = TokenSource()
+    return AuthStatus(
+        server, tokens.find(server) is not None, tokens.describe(server), secret_path(server), token_page(server)
+    )
+
+
+def token_page(server: str) -> str:
+    """Address of the page on which a person makes a token for ``server``."""
+    return f"{origin_of(server)}/sticky_auth/settings/tokens"
+
+
+def secret_path(server: str) -> Path:
+    """The file of the token for ``server``: its host's own, as caveclient names it."""
+    return _secrets() / f"{urlsplit(origin_of(server)).netloc}-cave-secret.json"
+
+
+def save_token(token: str, server: str, *, overwrite: bool = False) -> Path:
+    """Write a token where this package and caveclient look for it.
+
+    Parameters
+    ----------
+    token
+        The token.
+    server
+        The global server that it is for.
+    overwrite
+        Replace another token that is there.
+
+    Returns
+    -------
+    Path
+        The file, readable by its owner alone. What else it holds is kept.
+
+    Raises
+    ------
+    CortexUsageError
+        If there is another token and ``overwrite`` is False, or this is none.
+    """
+    value, path = Token(token.strip(), "save_token").value, secret_path(server)
+    if _read_secret(path) not in ("", value) and not overwrite:
+        raise CortexUsageError(f"{path} holds another token: pass overwrite to replace it")
+    secret = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123 (its mode)
+        json.dump({**secret, "token": value}, file)
+    draft.replace(path)
+    return path
+
+
+def _secrets() -> Path:
+    return Path.home() / ".cloudvolume" / "secrets"
+
+
 def _candidates(server: str) -> Iterator[Token]:
     if value := os.environ.get(TOKEN_VARIABLE, "").strip():
         yield Token(value, f"environment {TOKEN_VARIABLE}")
-    folder = Path.home() / ".cloudvolume" / "secrets"
     host = urlsplit(server).netloc
     for name in (f"{host}-cave-secret.json", "cave-secret.json", "chunkedgraph-secret.json"):
-        if value := _read_secret(folder / name):
-            yield Token(value, str(folder / name))
+        if value := _read_secret(_secrets() / name):
+            yield Token(value, str(_secrets() / name))
 
 
 def _read_secret(path: Path) -> str:

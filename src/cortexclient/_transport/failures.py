@@ -26,7 +26,7 @@ from ..errors import (
     ServerRefusedError,
     TermsNotAccepted,
 )
-from .auth import Token
+from .auth import Token, token_page
 
 DETAIL = 500
 """Characters of a server's own words that an error keeps."""
@@ -156,10 +156,9 @@ def _is_login(location: str) -> bool:
 
 
 def _token_text(asked: Asked, problem: str) -> str:
-    page = f"{asked.origin}/sticky_auth/settings/tokens"
     return (
-        f"{asked.origin} {problem} (ours came from {asked.source}). Make one at {page}, then pass token=, "
-        "set CORTEXCLIENT_TOKEN, or save it with caveclient"
+        f"{asked.origin} {problem} (ours came from {asked.source}). Make one at {token_page(asked.origin)}, then pass "
+        "token=, set CORTEXCLIENT_TOKEN, or save it with `cortexclient auth setup`"
     )
 
 
