@@ -133,6 +133,13 @@ async def test_streamline_measures_from_the_root_of_the_skeleton(client: AsyncCo
     np.testing.assert_allclose(after, streamline.radial_points(anchor, before))
 
 
+async def test_the_spatial_transform_of_the_examples_page(client: AsyncCortexClient) -> None:
+    points = pd.DataFrame({f"pt_position_{axis}": [700_000.0, 650_000.0] for axis in "xyz"})
+    soma_depth = client.space.transform_nm.apply_dataframe("pt_position", points, projection="y")
+    expected = client.space.transform("nm").apply(points.to_numpy())[:, 1]
+    np.testing.assert_array_equal(np.asarray(soma_depth), expected)
+
+
 async def test_a_transform_that_does_not_exist(client: AsyncCortexClient) -> None:
     with pytest.raises(CortexUsageError, match="rigid"):
         await client.get_skeleton(REAL[0], transform="bent")  # type: ignore[arg-type]

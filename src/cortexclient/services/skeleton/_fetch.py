@@ -187,7 +187,7 @@ class Fetch:
 
     async def _ask(self, ids: IdArray) -> IdArray:
         """Hand out the skeletons of one request; the ids it has nothing about."""
-        # plain integers, and no more than that: this service leaves out what it does not have
+        # the reply leaves out what is not there, and says nothing of why
         body = json.encode({"root_ids": ids, "generate_missing": False, "verbose_level": 0})
         found = wire.decode_bulk((await self.session.send(endpoints.SKELETONS_CACHED, body=body, ids=ids)).body)
         for i in ids.tolist():
