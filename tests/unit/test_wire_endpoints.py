@@ -16,7 +16,7 @@ def test_paths_are_absolute_templates() -> None:
     for endpoint in endpoints.ALL:
         assert endpoint.path.startswith("/")
         assert "//" not in endpoint.path
-        assert re.fullmatch(r"(?:[\w/.-]|\{[a-z_]+\})+", endpoint.path), endpoint
+        assert re.fullmatch(r"(?:[\w/.:-]|\{[a-z_]+\})+", endpoint.path), endpoint
 
 
 def test_what_is_sent_and_asked_is_consistent() -> None:
