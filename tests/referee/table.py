@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from cortexclient import AsyncCortexClient
 from cortexclient.services._base import Service
 
-from . import rows_client, rows_graph, rows_history, rows_tables
+from . import rows_client, rows_graph, rows_history, rows_queries, rows_tables
 from .rows import Row
 
 TABLE: dict[str, Row] = {
-    row.name: row for row in [*rows_client.ROWS, *rows_graph.ROWS, *rows_history.ROWS, *rows_tables.ROWS]
+    row.name: row
+    for row in [*rows_client.ROWS, *rows_graph.ROWS, *rows_history.ROWS, *rows_queries.ROWS, *rows_tables.ROWS]
 }
 
 WITHOUT_REFEREE: dict[str, str] = {

@@ -243,8 +243,11 @@ def valid_versions(world: World) -> list[int]:
 
 @pytest.mark.parametrize("route", ROUTES)
 @EXAMPLES
-@given(plan=PLANS, seed=SEEDS, strict=st.booleans(), version=st.none() | st.integers(0, 3))
-def test_roots_by_the_tables_of_a_version(route: str, plan: Plan, seed: int, strict: bool, version: int | None) -> None:
+@given(plan=PLANS, seed=SEEDS, strict=st.booleans(), version=st.none() | st.integers(0, 3), pinned=st.booleans())
+def test_roots_by_the_tables_of_a_version(
+    route: str, plan: Plan, seed: int, strict: bool, version: int | None, pinned: bool
+) -> None:
+    """The version as an argument, or as the client's pin: roots that are younger are found all the same."""
     world = plan.world()
     oracle, asked = oracle_for(world), asked_roots(world, np.random.default_rng(seed))
     valid = valid_versions(world)
@@ -253,6 +256,8 @@ def test_roots_by_the_tables_of_a_version(route: str, plan: Plan, seed: int, str
 
     async def call(client: AsyncCortexClient) -> pd.DataFrame:
         await client.root_id_to_cell_id(asked[::2], version=number)  # what it keeps must not change what comes next
+        if pinned:
+            return await client.at(version=number).root_id_to_cell_id(asked, detail=True)
         return await client.root_id_to_cell_id(asked, version=number, detail=True)
 
     with on_route(route):
@@ -262,25 +267,31 @@ def test_roots_by_the_tables_of_a_version(route: str, plan: Plan, seed: int, str
     expect_seen_alive(frame, world)
 
 
-@pytest.mark.parametrize("route", ["filtered", "whole tables"])
+@pytest.mark.parametrize("route", ROUTES)
 @EXAMPLES
-@given(plan=PLANS, seed=SEEDS, strict=st.booleans(), share=st.none() | st.floats(0, 1))
+@given(plan=PLANS, seed=SEEDS, strict=st.booleans(), share=st.none() | st.floats(0, 1), pinned=st.booleans())
 def test_roots_by_the_tables_of_an_instant(
-    route: str, plan: Plan, seed: int, strict: bool, share: float | None
+    route: str, plan: Plan, seed: int, strict: bool, share: float | None, pinned: bool
 ) -> None:
     """``share`` of the history, or now."""
     world = plan.world()
     oracle, asked = oracle_for(world), asked_roots(world, np.random.default_rng(seed))
     us = instant_us(world, share)
     arguments = {"live": True} if share is None else {"timestamp": at_us(us)}
+
+    async def call(client: AsyncCortexClient) -> pd.DataFrame:
+        if pinned and share is not None:
+            return await client.at(timestamp=at_us(us)).root_id_to_cell_id(asked, detail=True)
+        return await client.root_id_to_cell_id(asked, detail=True, **arguments)
+
     with on_route(route):
-        frame = asyncio.run(mapped(world, strict, lambda c: c.root_id_to_cell_id(asked, detail=True, **arguments)))
+        frame = asyncio.run(mapped(world, strict, call))
     assert frame.attrs["version"] is None
     expect(frame, asked, "cell_id", [counted_root_to_cell(oracle, i, us) for i in asked.tolist()])
     expect_seen_alive(frame, world)
 
 
-@pytest.mark.parametrize("route", ["filtered", "whole tables"])
+@pytest.mark.parametrize("route", ROUTES)
 @EXAMPLES
 @given(
     plan=PLANS,

@@ -12,7 +12,7 @@ import polars as pl
 from .._coalesce import FEW, Found
 from .._fanout import fan_out, running, together
 from .._types import IdArray, Ids, When
-from ..errors import CortexError, NotFoundError
+from ..errors import CortexError, CortexUsageError, NotFoundError
 from ..ids import as_ids, layer_of, unique_ids
 from ..progress import ProgressLike, Reporter
 from ..services._base import Session, check_aware
@@ -112,6 +112,8 @@ class IdMapper:
 
     async def _reference(self, version: int | None, timestamp: When | None, live: bool) -> Annotations:
         """The annotations that answer."""
+        if version is not None and (live or timestamp is not None):
+            raise CortexUsageError("give the version of the tables, or the instant of the live ones, not both")
         pinned = self._session.version is not None or version is not None
         if live or timestamp is not None or (self._session.timestamp is not None and not pinned):
             when = (await self._session.snapshot(timestamp)).timestamp

@@ -82,7 +82,8 @@ class RootSearch:
     def __init__(self, session: Session, frozen: Sequence[Annotations]) -> None:
         self._errors: dict[int, CortexError] = {}
         self._doubtful: set[int] = set()
-        self._graph = AsyncChunkedGraph(session, self._errors)
+        # a client's pin chooses the tables; the roots that are asked may be younger
+        self._graph = AsyncChunkedGraph(session.at(None, None), self._errors)
         self._reference = frozen[0]
         self._versions = {version.time_ms: version for version in frozen}
         self._cells = np.empty(0, np.int64)
