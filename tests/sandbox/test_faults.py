@@ -130,6 +130,9 @@ def test_the_server_survives_broken_connections(serve, caplog):
         raw(sandbox)
     sandbox.faults = ""
     assert len(get(sandbox, BODY).content) == 100_000
+    deadline = time.monotonic() + 5
+    while sandbox.counters.snapshot().total.in_flight and time.monotonic() < deadline:  # it ends after its answer
+        time.sleep(0.01)
     assert sandbox.counters.snapshot().total.in_flight == 0
     assert not caplog.records
 

@@ -334,8 +334,8 @@ def test_info_describes_the_datastack_at_the_callers_address(serve):
     assert set(get(sandbox, "/info/api/v2/ngl_info").json()["toy_vol"]["layers"]) == {"img", "toy", "toy_public"}
 
 
-def test_the_state_service_has_no_version_route(serve):
-    assert get(serve(), "/nglstate/api/v1/version").status_code == 404
+def test_the_state_service_tells_its_version(serve):
+    assert isinstance(get(serve(), "/nglstate/api/v1/version").json(), str)
 
 
 def test_spec_of_a_datastack_without_preset(empty_world: World):

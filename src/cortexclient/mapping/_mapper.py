@@ -12,7 +12,7 @@ import polars as pl
 from .._coalesce import FEW, Found
 from .._fanout import fan_out, running, together
 from .._types import IdArray, Ids, When
-from ..errors import CortexError, CortexUsageError, NotFoundError
+from ..errors import CortexError, CortexUsageError
 from ..ids import as_ids, layer_of, unique_ids
 from ..progress import ProgressLike, Reporter
 from ..services._base import Session, check_aware
@@ -118,13 +118,7 @@ class IdMapper:
         if live or timestamp is not None or (self._session.timestamp is not None and not pinned):
             when = (await self._session.snapshot(timestamp)).timestamp
             return Annotations(self._session, self._materialize, when, None, filterable=False)
-        item = await self._materialize.get_version_metadata(version)
-        if not item["valid"]:
-            raise NotFoundError(
-                f"{self._session.spec.datastack} version {item['version']} is expired: its rows are gone; "
-                "client.materialize.get_versions() lists those that can be queried"
-            )
-        return await self._of_version(item)
+        return await self._of_version(await self._materialize.queryable(version))
 
     async def _older(self, reference: Annotations) -> list[Annotations]:
         """The annotations of older versions that may help, newest first."""
@@ -230,7 +224,7 @@ def _framed(
     if detail:
         frame["status"] = rows["status"].fill_null("none").to_list()
         frame["timestamp"] = pd.DatetimeIndex(rows["at"].cast(pl.Datetime("ms")).to_numpy(), tz="UTC")
-        frame["source"] = rows["source"].to_list()
+        frame["source"] = rows["source"].to_pandas().array  # of one type, all null or not (pandas 3)
         frame["n_matches"] = rows["n_matches"].fill_null(0).to_numpy().astype(np.int64)
     frame.attrs["version"] = reference.version
     frame.attrs["timestamp"] = reference.time.isoformat()
