@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from . import imports, mapping, sandbox_server, skeletons, transport
+from . import imports, mapping, sandbox_server, skeletons, tables, transport
 
 PARTS = {
     "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
     "skeletons": (skeletons.run,),
+    "tables": (tables.run,),
 }
 
 

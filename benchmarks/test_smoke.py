@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import imports, mapping, report, sandbox_server, skeletons, transport
+from benchmarks import imports, mapping, report, sandbox_server, skeletons, tables, transport
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +55,10 @@ def test_skeletons(results: Path) -> None:
     pytest.importorskip("caveclient")
     skeletons.run(rounds=1, skeletons=30, vertices=50)
     assert len(kept(results, "cached skeletons as arrays", "skeletons")) == 3
+
+
+def test_tables(results: Path) -> None:
+    pytest.importorskip("cortical_tools")
+    tables.run(rounds=1, rows=2_000, neurons=12, cap=500)
+    assert len(kept(results, "a whole table", "tables")) == 6
+    assert kept(results, "synapses of many roots", "tables")[0]["missing"] == 0

@@ -136,7 +136,8 @@ class TableCalls:
         Returns
         -------
         DataFrame
-            ``pre_pt_root_id, post_pt_root_id`` (int64, sorted), ``n_synapses`` (int64), ``sum_size`` (float64).
+            ``pre_pt_root_id, post_pt_root_id`` (int64, sorted), ``n_synapses`` (int64), ``sum_size`` (float64; NaN
+            where no size is known).
         """
         return await self._synapses.edges(
             root_ids,

@@ -76,17 +76,16 @@ def to_pandas(table: pa.Table, split_positions: bool = True) -> pd.DataFrame:
     import pyarrow as pa
 
     nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
-    frame: pd.DataFrame = table.to_pandas(split_blocks=True)
-    for field in table.schema:
-        column = table.column(field.name)
+    stems = [] if split_positions else position_stems(table.column_names)
+    scalars = table.drop_columns([stem + axis for stem in stems for axis in AXES])
+    frame: pd.DataFrame = scalars.to_pandas(split_blocks=True)
+    for field in scalars.schema:
+        column = scalars.column(field.name)
         if column.null_count and field.type in nullable:
             frame[field.name] = column.to_pandas(types_mapper=nullable.get)
-    if split_positions:
-        return frame
-    for stem in position_stems(list(frame.columns)):
-        points = positions(frame, stem)
-        frame = frame.drop(columns=[stem + axis for axis in AXES])
-        frame[stem] = pd.Series(list(points), index=frame.index, dtype=object)
+    for stem in stems:
+        points = np.column_stack([table.column(stem + axis).to_numpy() for axis in AXES])  # nulls are NaN
+        frame[stem] = pd.Series(np.fromiter(points, object, len(points)), index=frame.index)
     return frame
 
 

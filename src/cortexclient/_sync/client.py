@@ -432,7 +432,8 @@ class CortexClient(ClientTwin):
         Returns
         -------
         DataFrame
-            ``pre_pt_root_id, post_pt_root_id`` (int64, sorted), ``n_synapses`` (int64), ``sum_size`` (float64).
+            ``pre_pt_root_id, post_pt_root_id`` (int64, sorted), ``n_synapses`` (int64), ``sum_size`` (float64; NaN
+            where no size is known).
         """
         return _portal.run(
             self._inner.synapse_edges,
