@@ -309,7 +309,7 @@ class Queries(Catalogue):
     ) -> int:
         """Count the rows that a query of a table would return; filters are as for :meth:`query_table`."""
         with running(timeout, None, None):
-            when = await self._version(materialization_version)
+            when = int((await self.queryable(materialization_version))["version"])
             query = RowQuery(table, when, wire_filters(filters, table))
             if NOT_IN in query.filters:  # which the server ignores when it counts, too
                 rows, _ = await self._rows.fetch(replace(query, select={table: ["id"]}))

@@ -91,7 +91,7 @@ class Rows:
             raise CortexUsageError("give a version or a timestamp, not both: a version is an instant")
         pinned = self.session.timestamp if version is None else None
         if timestamp is None and pinned is None:
-            return await self._version(version)
+            return int((await self.catalogue.queryable(version))["version"])
         instant = check_aware(timestamp if timestamp is not None else pinned)  # type: ignore[arg-type]
         frozen = [v["version"] for v in await self.catalogue.get_versions_metadata() if v["time_stamp"] == instant]
         return int(frozen[0]) if frozen else instant
@@ -119,10 +119,8 @@ class Rows:
     async def described(self, table: str, when: int | datetime) -> dict[str, Any]:
         return await self.catalogue.get_table_metadata(table, when if isinstance(when, int) else None)
 
-    async def _version(self, version: int | None) -> int:
-        if version is None:
-            version = self.session.version
-        return int(version) if version is not None else await self.catalogue.most_recent_version()
+    async def _version(self) -> int:
+        return self.session.version or await self.catalogue.most_recent_version()
 
     async def each_part(
         self,
@@ -181,13 +179,13 @@ class Rows:
 
     async def _explain_query(self, query: RowQuery, error: CortexError) -> None:
         """Raise a better error if a version or a table is the reason of the failure, else return."""
-        version = query.when if isinstance(query.when, int) else await self._version(None)
+        version = query.when if isinstance(query.when, int) else await self._version()
         for name in query.tables:
             await explain(self.catalogue, name, version, error)
 
     async def _empty(self, query: RowQuery) -> Part:
         """Stand in for a live answer of no rows, which the server refuses; the columns are the newest version's."""
-        frozen = replace(query, when=await self._version(None), filters={}, flags={}, limit=1)
+        frozen = replace(query, when=await self._version(), filters={}, flags={}, limit=1)
         try:
             part = await self.ask(frozen)
         except CortexError:  # the table is younger than the version

@@ -8,7 +8,7 @@ from typing import Any
 from ..._fanout import running
 from ..._wire import endpoints, json
 from ...errors import NotFoundError
-from .._base import MINUTES, Service, server_time
+from .._base import MINUTES, Service, internal, server_time
 
 
 class Versions(Service):
@@ -83,6 +83,23 @@ class Versions(Service):
         if not versions:
             raise NotFoundError(f"{self._session.spec.datastack} has no materialization version that can be queried")
         return versions[-1]
+
+    @internal
+    async def queryable(self, version: int | None = None) -> dict[str, Any]:
+        """Describe a version, if it has not expired: a query on one that has makes the server create an empty database.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such version, or its rows are gone.
+        """
+        item = await self.get_version_metadata(version)
+        if not item["valid"]:
+            raise NotFoundError(
+                f"{self._session.spec.datastack} version {item['version']} is expired: its rows are gone; "
+                "client.materialize.get_versions() lists those that can be queried"
+            )
+        return item
 
     async def _version(self, version: int | None) -> int:
         if version is not None:
