@@ -1,0 +1,140 @@
+"""Nothing is left behind: no task, no thread, no connection, however a call ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cortexclient import AsyncCortexClient, CortexClient, CortexError, RetryPolicy
+from cortexclient.sandbox import Faults, Sandbox, World
+
+QUICK = RetryPolicy(base=0.005, cap=0.02)
+Act = Callable[[AsyncCortexClient, np.ndarray], Awaitable[Any]]
+
+
+@pytest.fixture(scope="module")
+def served(world: World) -> Iterator[Sandbox]:
+    with Sandbox(world, latency=0.005) as sandbox:
+        yield sandbox
+
+
+def sockets() -> int:
+    """Open sockets of this process."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("open files are counted in /proc, which is not here")
+    count = 0
+    for number in folder.iterdir():
+        with suppress(OSError):
+            count += number.readlink().name.startswith("socket:")
+    return count
+
+
+async def settled(count: Callable[[], int], expected: int) -> int:
+    """A count, once it has come down to what is expected, or stays above: the server closes its ends a little later."""
+    for _ in range(100):
+        if count() <= expected:
+            break
+        await asyncio.sleep(0.02)
+    return count()
+
+
+async def calm(client: AsyncCortexClient, roots: np.ndarray) -> None:
+    await client.chunkedgraph.get_root_timestamps(roots)
+    await client.root_id_to_cell_id(roots[:500])
+
+
+async def failing(client: AsyncCortexClient, roots: np.ndarray) -> None:
+    with pytest.raises(CortexError):
+        await client.chunkedgraph.get_root_timestamps(np.append(roots, roots[-1] + 12_345))
+
+
+async def late(client: AsyncCortexClient, roots: np.ndarray) -> None:
+    with pytest.raises(TimeoutError):
+        await client.root_id_to_cell_id(roots, timeout=0.1)
+
+
+async def cancelled(client: AsyncCortexClient, roots: np.ndarray) -> None:
+    tasks = [asyncio.create_task(client.is_latest_roots(int(root))) for root in roots[:2_000]]
+    tasks.append(asyncio.create_task(client.update_roots(roots)))
+    await asyncio.sleep(0.05)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def abandoned(client: AsyncCortexClient, roots: np.ndarray) -> None:
+    tasks = [asyncio.create_task(client.get_latest_roots(int(root))) for root in roots[:50]]
+    await asyncio.sleep(0.02)
+    await client.aclose()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, CortexError | np.ndarray) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("act", [calm, failing, late, cancelled, abandoned])
+@pytest.mark.parametrize("weather", ["", "503:5%,reset:3%,truncated:3%"])
+async def test_nothing_is_left_behind(served: Sandbox, world: World, act: Act, weather: str) -> None:
+    roots = np.sort(world.graph.root_ids())[:4_000]
+    served.faults = Faults(weather, seed=4)
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    before = await settled(sockets, 0)
+    async with AsyncCortexClient(served.spec, token=served.token, retry=QUICK) as client:
+        await act(client, roots)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() - tasks == set(), "while the client is still open"
+    assert await settled(sockets, before) <= before
+    assert set(threading.enumerate()) - threads == set()
+    served.faults = ""  # type: ignore[assignment]
+
+
+async def test_failures_hold_no_memory(served: Sandbox, world: World) -> None:
+    """Errors carry ids and answers; none of them may be kept by the client."""
+    roots = np.sort(world.graph.root_ids())[:200]
+    ids = np.append(roots, roots[-1] + 12_345)
+    pin = datetime.now(UTC)  # another address for each call would fill the caches of addresses
+    async with AsyncCortexClient(served.spec, token=served.token, timestamp=pin) as client:
+        graph = client.chunkedgraph
+
+        async def fail(times: int) -> int:
+            for _ in range(times):
+                with suppress(CortexError):
+                    await graph.get_root_timestamps(ids)
+                await asyncio.gather(*(graph.get_root_timestamps(int(i)) for i in ids[-3:]), return_exceptions=True)
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        try:
+            warm = await fail(10)
+            later = await fail(30)
+        finally:
+            tracemalloc.stop()
+    assert later - warm < 30 * 1_000
+
+
+def test_the_blocking_client_leaves_its_one_thread_alone(served: Sandbox, world: World) -> None:
+    roots = np.sort(world.graph.root_ids())[:300]
+    with CortexClient(served.spec, token=served.token) as client:
+        client.get_roots(roots[:3])
+    threads, before = set(threading.enumerate()), sockets()
+    for _ in range(5):
+        with CortexClient(served.spec, token=served.token) as client:
+            client.is_latest_roots(roots)
+            with suppress(TimeoutError):
+                client.root_id_to_cell_id(roots, timeout=0.02)
+    assert set(threading.enumerate()) - threads == set()
+    for _ in range(100):
+        if sockets() <= before:
+            break
+        threading.Event().wait(0.02)
+    assert sockets() <= before
