@@ -33,9 +33,6 @@ NAMES = sorted({*EXAMPLES_PAGE.split(), *BEYOND.split(), *CORTICAL_TOOLS.split()
 
 STILL_TO_COME = """
     exports exports.available_data_df exports.available_versions exports.get_table set_export_cloudpath
-    exports exports.available_data_df exports.available_versions exports.get_table get_l2_ids get_l2data
-    get_skeleton get_skeletons get_state_json l2cache neuroglancer_url set_export_cloudpath skeleton
-    skeletons_exist state stream_skeletons upload_state_json
 """
 """Promised, not built. It may only shrink: a name that exists must leave it."""
 
