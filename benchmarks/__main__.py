@@ -1,13 +1,14 @@
-"""One command for all figures of a part: ``python -m benchmarks foundation [--rounds N] [--quick]``."""
+"""One command for all figures of a part: ``python -m benchmarks PART [--rounds N] [--quick]``."""
 
 from __future__ import annotations
 
 import argparse
 
-from . import imports, mapping, sandbox_server, skeletons, tables, transport
+from . import imports, mapping, meshes, sandbox_server, skeletons, tables, transport
 
 PARTS = {
     "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
+    "meshes": (meshes.run,),
     "skeletons": (skeletons.run,),
     "tables": (tables.run,),
 }

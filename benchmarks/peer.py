@@ -7,6 +7,7 @@ call alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -31,7 +32,9 @@ def main() -> None:
     name, url, token, datastack = sys.argv[1:]
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    calls = {"cortical-tools": _cortical_tools, "caveclient": _caveclient}[name](url, token, datastack)
+    calls = {"cortical-tools": _cortical_tools, "caveclient": _caveclient, "cloud-volume": _cloud_volume}[name](
+        url, token, datastack
+    )
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)
@@ -39,6 +42,8 @@ def main() -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         answer = calls[job["call"]](ids)
         told = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        if callable(answer):  # what is told of meshes, off the clock
+            answer = answer()
         np.save(job["out"], _digests(ids, answer) if isinstance(answer, dict) else np.asarray(answer).astype(np.int64))
         print(json.dumps(told), flush=True)
 
@@ -78,6 +83,23 @@ def digest(**arrays: npt.ArrayLike) -> Array:
         [zlib.crc32(np.ascontiguousarray(arrays[name], np.float64).tobytes()) for name in COMPARED[:3]]
         + [zlib.crc32(np.ascontiguousarray(arrays[name], np.int64).tobytes()) for name in COMPARED[3:]]
     )
+
+
+def _cloud_volume(url: str, token: str, datastack: str) -> dict[str, Callable[[Array], Any]]:
+    from cloudvolume import CloudVolume
+
+    from .meshes import digest as mesh_digest
+
+    table = _client(url, token, datastack).chunkedgraph.table_name
+    cloudpath = f"graphene://{url}/segmentation/table/{table}"
+    volume = CloudVolume(cloudpath, use_https=True, secrets={"token": token}, progress=False)
+
+    def get_meshes(ids: Array) -> Callable[[], list[int]]:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints a line for each mesh
+            meshes = volume.mesh.get(ids.tolist())
+        return lambda: [mesh_digest(meshes[root]) for root in ids.tolist()]
+
+    return {"get_meshes": get_meshes}
 
 
 def _cortical_tools(url: str, token: str, datastack: str) -> dict[str, Callable[[Array], Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import imports, mapping, report, sandbox_server, skeletons, tables, transport
+from benchmarks import imports, mapping, meshes, report, sandbox_server, skeletons, tables, transport
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +62,12 @@ def test_tables(results: Path) -> None:
     tables.run(rounds=1, rows=2_000, neurons=12, cap=500)
     assert len(kept(results, "a whole table", "tables")) == 6
     assert kept(results, "synapses of many roots", "tables")[0]["missing"] == 0
+
+
+def test_meshes(results: Path) -> None:
+    pytest.importorskip("cloudvolume")
+    pytest.importorskip("caveclient")
+    # the answers of both are compared before anything is kept
+    meshes.run(rounds=1, neurons=2, fragments=8, peer_neurons=1, streamed=60)
+    assert [row["layout"] for row in kept(results, "against cloud-volume", "meshes")] == ["apart", "fours"]
+    assert kept(results, "streamed", "meshes")[0]["meshes"] >= 60

@@ -59,7 +59,10 @@ def check(mesh: Any, world: World, node: int) -> None:
     assert mesh.segid == node
     assert (mesh.vertices.dtype, mesh.faces.dtype) == (np.float32, np.uint32)
     assert sorted(mesh.vertices[mesh.faces].reshape(-1, 9).tolist()) == triangles(world, node)
-    assert len(np.unique(mesh.vertices, axis=0)) == len(mesh.vertices), "a seam is open"
+    if node in world.graph.root_ids():
+        edges = np.concatenate([mesh.faces[:, [k, (k + 1) % 3]] for k in range(3)])
+        there = set(map(tuple, edges.tolist()))
+        assert there == {(b, a) for a, b in there}, "a seam is open"
     assert mesh.missing_fragments == []
 
 
@@ -239,3 +242,61 @@ async def test_without_cloud_volume_the_pip_line_is_told(
     monkeypatch.setitem(__import__("sys").modules, "cloudvolume", None)
     with pytest.raises(MissingDependency, match=r"cortexclient\[mesh\]"):
         await client.mesh.get_mesh(ROOTS[0])
+
+
+# -- labels ----------------------------------------------------------------------------------------------------------
+
+
+def owners(world: World, root: int) -> dict[tuple[float, ...], set[int]]:
+    """The nodes that have a vertex at each place."""
+    found: dict[tuple[float, ...], set[int]] = {}
+    for node in world.meshes.pieces(root, 2).tolist():
+        for place in DracoPy.decode(world.meshes.fragment(node)).points.tolist():
+            found.setdefault(tuple(place), set()).add(node)
+    return found
+
+
+async def test_every_vertex_has_its_level2_node(
+    client: AsyncCortexClient, sandbox: Sandbox, world: World, initial: list[int]
+) -> None:
+    for root in (ROOTS[0], initial[0]):
+        mesh = await client.mesh.get_mesh(root)
+        sandbox.counters.reset()
+        labels = await client.mesh.compute_vertex_to_l2_mapping(root)
+        assert "GET /storage/{bucket}/{path:path}" not in sandbox.counters.snapshot().routes
+        truth = owners(world, root)
+        assert (labels.dtype, len(labels)) == (np.int64, len(mesh.vertices))
+        assert all(label in truth[tuple(v)] for v, label in zip(mesh.vertices.tolist(), labels.tolist(), strict=True))
+        assert set(labels.tolist()) == set(world.graph.leaves(root, 2).tolist())
+
+
+async def test_labels_of_a_mesh_of_ones_own(client: AsyncCortexClient, initial: list[int]) -> None:
+    root = initial[0]
+    mesh = await client.mesh.get_mesh(root)
+    exact = await client.mesh.compute_vertex_to_l2_mapping(root)
+    order = np.random.default_rng(0).permutation(len(mesh.vertices))
+    back = np.argsort(order)
+    mine = await client.mesh.compute_vertex_to_l2_mapping(root, mesh.vertices[order], back[mesh.faces])
+    assert np.array_equal(mine, exact[order])
+    moved = mesh.vertices.copy()
+    moved[::10] += 0.5  # as a simplified mesh has them: in no fragment, but next to some that are
+    near = await client.mesh.compute_vertex_to_l2_mapping(root, moved, mesh.faces)
+    assert (near != 0).all()
+    assert (near == exact).mean() > 0.98
+    assert (await client.mesh.compute_vertex_to_l2_mapping(root, moved, mesh.faces, hop_limit=0) == 0)[::10].all()
+
+
+async def test_labels_of_some_nodes_only(client: AsyncCortexClient, world: World) -> None:
+    level2 = world.graph.leaves(ROOTS[0], 2)
+    exact = await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0])
+    some = await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0], lvl2_ids=level2[:2])
+    assert set(some.tolist()) == {0, *level2[:2].tolist()}
+    assert np.array_equal(some[np.isin(exact, level2[:2])], exact[np.isin(exact, level2[:2])])
+
+
+async def test_labels_of_half_a_mesh_are_refused(client: AsyncCortexClient, sandbox: Sandbox, world: World) -> None:
+    sandbox.faults = Faults("404", only=f"dynamic/{world.meshes.pieces(ROOTS[0], 2)[0]}")
+    with pytest.raises(NotFoundError, match="fragments are missing"):
+        await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0])
+    with pytest.raises(CortexUsageError, match="or neither"):
+        await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0], np.zeros((3, 3)))

@@ -8,7 +8,8 @@ from typing import Any
 
 from cortexclient import _portal
 from cortexclient._twin import SyncStream, Twin
-from cortexclient._types import BoolArray, Ids
+from cortexclient._types import BoolArray, IdArray, Ids
+from cortexclient._wire.meshes import Faces, Vertices
 from cortexclient.progress import ProgressLike
 from cortexclient.results import Results
 from cortexclient.services.mesh._meshes import BYTES_AT_ONCE, AsyncMesh, Bounds
@@ -163,3 +164,54 @@ class Mesh(Twin[AsyncMesh]):
         (n,) bool, in input order: False for unknown ids too.
         """
         return _portal.run(self._inner.mesh_exists, root_ids, progress=progress, timeout=timeout)
+
+    def compute_vertex_to_l2_mapping(
+        self,
+        root_id: int,
+        vertices: Vertices | None = None,
+        faces: Faces | None = None,
+        lvl2_ids: Ids | None = None,
+        *,
+        hop_limit: int = 50,
+        timeout: float | None = None,
+    ) -> IdArray:
+        """Tell which level-2 node each vertex of a mesh belongs to, from the fragments that it is made of.
+
+        Parameters
+        ----------
+        root_id
+            A root of any age.
+        vertices, faces
+            Its mesh, if you have it: (n, 3) nm and (m, 3). Default: that of :meth:`get_mesh`, vertex by vertex.
+        lvl2_ids
+            Give no other nodes than these. Default: all of the root.
+        hop_limit
+            A vertex that is in no level-2 fragment (of a simplified mesh, say) takes the label of the nearest vertex
+            that is, at most so many edges away.
+        timeout
+            Seconds for the whole call.
+
+        Returns
+        -------
+        (n,) int64: level-2 ids in the order of the vertices; 0 where there is none. A vertex on the seam between two
+        nodes belongs to both, and gets one of them.
+
+        Notes
+        -----
+        Nothing is guessed from geometry: fragments of level-2 nodes are fetched (they are those of the mesh itself
+        where the dataset has no larger ones), and a vertex is found in them by its place, bit by bit.
+
+        Raises
+        ------
+        NotFoundError, DecodeError
+            As for :meth:`get_mesh`: labels of half a mesh would be wrong.
+        """
+        return _portal.run(
+            self._inner.compute_vertex_to_l2_mapping,
+            root_id,
+            vertices,
+            faces,
+            lvl2_ids,
+            hop_limit=hop_limit,
+            timeout=timeout,
+        )

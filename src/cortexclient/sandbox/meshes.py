@@ -235,11 +235,14 @@ class Meshes:
         if self.graph.layout.layer(node) > 2:
             return Surface.join([self._surface(child) for child in self.graph.leaves(node, 2).tolist()])
         graph, layout = self.graph, self.graph.layout
-        supervoxels = graph.children(node)
-        edges = graph.edges_touching(supervoxels, int(graph.created([node])[0]))
+        supervoxels, born_ms = graph.children(node), int(graph.created([node])[0])
+        edges = graph.edges_touching(supervoxels, born_ms)
         ours = np.isin(edges.a, supervoxels)
         pairs = np.stack([np.where(ours, edges.a, edges.b), np.where(ours, edges.b, edges.a)], axis=1)
         pairs = np.unique(pairs, axis=0)  # a recorded edge may be there twice
+        # an edge may be recorded that only a later merge makes count: until then the other end is another object
+        roots = graph.roots(pairs.reshape(-1), born_ms).reshape(-1, 2)
+        pairs = pairs[roots[:, 0] == roots[:, 1]]
         step = layout.chunk(pairs[:, 1]) - layout.chunk(pairs[:, 0])
         across = np.abs(step).sum(axis=1) == 1  # an edge that a merge made may join chunks that do not touch
         low, size = self._box(as_ids([node]))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..._fanout import collect, fan_out, running, stream
-from ..._types import BoolArray, Ids
+from ..._types import BoolArray, IdArray, Ids
 from ..._wire.meshes import Faces, Fragment, MeshSource, Vertices, Welded, decode, weld
 from ...errors import CortexError, CortexUsageError, DecodeError, MissingDependency, NotFoundError
 from ...ids import LAYER_SHIFT, as_ids
@@ -21,6 +21,7 @@ from ...results import Outcome, Results, Stream
 from .._base import Service, Session
 from ._bytes import ByteGate
 from ._fragments import FragmentStore
+from ._labels import label_by_place, spread
 
 AT_ONCE: Final = 16
 """Meshes under way."""
@@ -75,6 +76,10 @@ class Assembly:
     def decoded(self) -> list[Fragment]:
         """What is there, in the order of the manifest."""
         return [fragment for fragment in self.fragments if fragment in self._parts]
+
+    def vertices(self) -> list[tuple[Fragment, Vertices]]:
+        """Each decoded fragment with its vertices."""
+        return [(fragment, self._parts[fragment][0]) for fragment in self.decoded]
 
     def weld(self) -> Welded | None:
         """The mesh of what is there; None if nothing is."""
@@ -246,6 +251,63 @@ class AsyncMesh(Service):
             flags = await fan_out(distinct, one, self._session.limits.of("meshing"))
         there = dict(zip(distinct, flags, strict=True))
         return np.array([there[node] for node in ids.tolist()], np.bool_)
+
+    async def compute_vertex_to_l2_mapping(
+        self,
+        root_id: int,
+        vertices: Vertices | None = None,
+        faces: Faces | None = None,
+        lvl2_ids: Ids | None = None,
+        *,
+        hop_limit: int = 50,
+        timeout: float | None = None,
+    ) -> IdArray:
+        """Tell which level-2 node each vertex of a mesh belongs to, from the fragments that it is made of.
+
+        Parameters
+        ----------
+        root_id
+            A root of any age.
+        vertices, faces
+            Its mesh, if you have it: (n, 3) nm and (m, 3). Default: that of :meth:`get_mesh`, vertex by vertex.
+        lvl2_ids
+            Give no other nodes than these. Default: all of the root.
+        hop_limit
+            A vertex that is in no level-2 fragment (of a simplified mesh, say) takes the label of the nearest vertex
+            that is, at most so many edges away.
+        timeout
+            Seconds for the whole call.
+
+        Returns
+        -------
+        (n,) int64: level-2 ids in the order of the vertices; 0 where there is none. A vertex on the seam between two
+        nodes belongs to both, and gets one of them.
+
+        Notes
+        -----
+        Nothing is guessed from geometry: fragments of level-2 nodes are fetched (they are those of the mesh itself
+        where the dataset has no larger ones), and a vertex is found in them by its place, bit by bit.
+
+        Raises
+        ------
+        NotFoundError, DecodeError
+            As for :meth:`get_mesh`: labels of half a mesh would be wrong.
+        """
+        if (vertices is None) != (faces is None):
+            raise CortexUsageError("give vertices and faces, or neither: labels are handed on along the faces")
+        node = int(as_ids(root_id, "root_id")[0])
+        with running(timeout, None, 1):
+            if vertices is None or faces is None:
+                mesh = await self._mesh(node, Wish())
+                vertices, faces = mesh.vertices, mesh.faces
+            assembly = await self._fetch(node, Wish(start_layer=2))
+            if assembly.missing:
+                raise _incomplete(assembly, None)
+            kept = None if lvl2_ids is None else set(as_ids(lvl2_ids, "lvl2_ids").tolist())
+            parts = [(v, f.node) for f, v in assembly.vertices() if kept is None or f.node in kept]
+            places, corners = np.asarray(vertices, np.float32), np.asarray(faces)
+            labels = await asyncio.to_thread(label_by_place, places, parts)
+            return await asyncio.to_thread(spread, labels, corners, hop_limit) if kept is None else labels
 
     # -- one mesh ----------------------------------------------------------------------------------------------------
 
