@@ -188,7 +188,8 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         Parameters
         ----------
         supervoxel_ids
-            Supervoxels or other nodes of the graph. Roots, retired ones included, answer with themselves.
+            Supervoxels or other nodes of the graph. Roots answer with themselves, retired ones too, and so does any id
+            of their layer: :meth:`is_valid_nodes` tells which exist.
         timestamp
             The instant, inclusive: an edit made exactly then counts. The server keeps whole milliseconds.
         stop_layer

@@ -40,7 +40,8 @@ class Lookups(GraphService):
         Parameters
         ----------
         supervoxel_ids
-            Supervoxels or other nodes of the graph. Roots, retired ones included, answer with themselves.
+            Supervoxels or other nodes of the graph. Roots answer with themselves, retired ones too, and so does any id
+            of their layer: :meth:`is_valid_nodes` tells which exist.
         timestamp
             The instant, inclusive: an edit made exactly then counts. The server keeps whole milliseconds.
         stop_layer
@@ -58,7 +59,8 @@ class Lookups(GraphService):
             query = {"timestamp": epoch((await self._session.snapshot(timestamp)).timestamp)}
             if stop_layer is not None:
                 query["stop_layer"] = str(stop_layer)
-            top = stop_layer or await self._n_layers()
+            top = await self._n_layers()
+            lowest = stop_layer or top
 
             async def call(chunk: IdArray, query: Mapping[str, str]) -> IdArray:
                 reply = await self._session.send(
@@ -66,7 +68,8 @@ class Lookups(GraphService):
                 )
                 roots = binary.decode_ids(reply.body, len(chunk))
                 # where no id of a request has a parent, the service gives the ids back as they are (a lower layer)
-                return np.where(layer_of(roots) >= top, roots, 0)
+                layers = layer_of(roots)
+                return np.where((lowest <= layers) & (layers <= top), roots, 0)
 
             positive = np.where(asked > 0, asked, 0)
             return await self._map(endpoints.ROOTS_BINARY, query, positive, call, reporter=reporter)
