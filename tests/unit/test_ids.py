@@ -107,7 +107,7 @@ def test_an_int64_array_is_not_copied() -> None:
         ([2**63], "does not fit"),
         (None, "missing"),
         (pd.NA, "missing"),
-        (object(), "no id"),
+        (..., "no id"),
         ([1, 2**64 + 1], "does not fit"),
         ([str(2**63)], "does not fit"),
         (np.array([1, 2**63], np.uint64), "above 2**63 - 1: 9223372036854775808"),
@@ -124,7 +124,7 @@ def test_an_int64_array_is_not_copied() -> None:
         (pd.DatetimeIndex(["2024-01-01"]), "times"),
         (np.array([5], "m8[ns]"), "times"),
         ([1 + 2j], "no id"),
-        ([object()], "no id"),
+        ([...], "no id"),
     ],
     ids=str,
 )
