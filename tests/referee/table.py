@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from cortexclient import AsyncCortexClient
 from cortexclient.services._base import Service
 
-from . import rows_client, rows_graph, rows_history, rows_queries, rows_tables
+from . import rows_client, rows_graph, rows_history, rows_morphology, rows_queries, rows_tables
 from .rows import Row
 
-TABLE: dict[str, Row] = {
-    row.name: row
-    for row in [*rows_client.ROWS, *rows_graph.ROWS, *rows_history.ROWS, *rows_queries.ROWS, *rows_tables.ROWS]
-}
+PARTS = (rows_client, rows_graph, rows_history, rows_morphology, rows_queries, rows_tables)
+TABLE: dict[str, Row] = {row.name: row for part in PARTS for row in part.ROWS}
 
 WITHOUT_REFEREE: dict[str, str] = {
     "at": "every variation with a pin goes through it, the peers' through CAVEclient(version=...)",
@@ -32,6 +30,17 @@ WITHOUT_REFEREE: dict[str, str] = {
     "best_version": "no peer has it; tests/services/test_update_roots.py climbs every supervoxel",
     "chunkedgraph.get_root_overlaps_many": "what get_root_overlaps is made of, which has a row",
     "chunkedgraph.lifetimes_ms": "the integers behind get_root_lifetimes, which has a row",
+    "get_skeleton": "pcg_skel judges it on real neurons in tests/services/test_morphology.py",
+    "get_skeletons": "pcg_skel judges it on real neurons in tests/services/test_morphology.py",
+    "stream_skeletons": "what get_skeletons is made of; tests/services/test_morphology.py compares them",
+    "skeleton.stream_skeletons": "what skeleton.get_skeletons is made of, which has a row",
+    "skeleton.generate_bulk_skeletons_async": "it changes the server; tests/services/test_skeleton.py makes skeletons",
+    "mesh.get_mesh": "cloud-volume judges it in tests/referee/test_meshes.py",
+    "mesh.get_meshes": "cloud-volume judges it in tests/referee/test_meshes.py",
+    "mesh.stream_meshes": "what mesh.get_meshes is made of",
+    "mesh.mesh_exists": "no peer has it; tests/services/test_mesh.py",
+    "mesh.compute_vertex_to_l2_mapping": "tests/services/test_mesh.py holds it against the fragments themselves",
+    "neuroglancer_url": "no peer makes a link without asking; tests/services/test_skeleton.py reads it with nglui",
 }
 """Public names that no peer can judge, with the reason."""
 
@@ -48,4 +57,5 @@ def public_names(kind: type = AsyncCortexClient, prefix: str = "") -> Iterator[t
                 yield prefix + name, None
         else:
             plain = member.__func__ if isinstance(member, staticmethod | classmethod) else member
-            yield prefix + name, inspect.signature(plain)
+            if not getattr(plain, "internal", False):
+                yield prefix + name, inspect.signature(plain)
