@@ -142,7 +142,7 @@ def _in_process(sandbox: SandboxProcess, roots: Ids, digests: bool = False) -> d
 
 
 def _streamed(meshes: int, fragments: int) -> dict[str, Any]:
-    """Peak memory of a process that streams meshes and keeps none; the same neurons come again under a new client."""
+    """Peak memory of a process that streams meshes and keeps none; the same neurons come again, with nothing cached."""
     world = world_of(50, fragments, 4)
     with SandboxProcess(world) as sandbox:
         told = subprocess.run(
@@ -167,13 +167,12 @@ def _stream(url: str, token: str, meshes: int, limit: int = 128 << 20) -> None:
 
     async def read() -> int:
         count = 0
-        while count < meshes:
-            async with (
-                AsyncCortexClient(spec, token=token) as client,
-                client.mesh.stream_meshes(roots, bytes_at_once=limit) as outcomes,
-            ):
-                async for outcome in outcomes:
-                    count += len(outcome.unwrap().faces) > 0
+        async with AsyncCortexClient(spec, token=token) as client:
+            while count < meshes:
+                client._session.cache.clear()  # as if they were other neurons
+                async with client.mesh.stream_meshes(roots, bytes_at_once=limit) as outcomes:
+                    async for outcome in outcomes:
+                        count += len(outcome.unwrap().faces) > 0
         return count
 
     base, begun = _peak_mb(), time.perf_counter()

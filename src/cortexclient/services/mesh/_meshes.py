@@ -29,8 +29,8 @@ AT_ONCE: Final = 16
 BYTES_AT_ONCE: Final = 512 << 20
 """Bytes of meshes under way, nearly."""
 
-GROWTH: Final = 12
-"""What a byte of a fragment becomes in memory, decoded and welded."""
+GROWTH: Final = 40
+"""What a byte of a fragment takes in memory while its mesh is made: decoded, welded, and on the way between."""
 
 USUAL_FRAGMENT: Final = 4_096
 """Bytes of a fragment whose size the manifest does not tell."""
