@@ -22,19 +22,25 @@ from .peers import Peers  # noqa: E402
 WORLDS: dict[str, tuple[Callable[[], World], bool]] = {
     "default": (World.default, False),
     "edited": (lambda: World.synthesize(1, nuclei=40, edits=400, backups=16, versions=5, expired=2), True),
-    "v1dd": (lambda: World.synthesize(2, nuclei=120, edits=150, dataset="v1dd", versions=2, expired=1), False),
+    "v1dd": (lambda: World.synthesize(2, nuclei=120, edits=150, dataset="v1dd", versions=3, expired=1), False),
     "quiet": (
         lambda: World.synthesize(3, nuclei=200, edits=30, fragments=900, backups=60, versions=3, expired=0),
         True,
     ),
 }
 """Synthetic worlds, and whether their servers have the real ones' defects."""
+RECORDED = "toy"
+"""The one that was recorded from real servers, whose defects it has."""
+WORLDS_IN_ALL = len(WORLDS) + 1
 
 
 @dataclass(frozen=True)
 class Bench:
     """Everything that a row is tried on."""
 
+    number: int
+    recorded: bool
+    """Whether the world was recorded from real servers."""
     facts: Facts
     sandbox: Sandbox
     peers: Peers
@@ -58,14 +64,17 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(scope="session", params=[*WORLDS, "toy"])
+@pytest.fixture(scope="session", params=[*WORLDS, RECORDED])
 def bench(request: pytest.FixtureRequest, referee_home: Path, runner: asyncio.Runner) -> Iterator[Bench]:
     world, strict = made_world(request)
     with Sandbox(world, strict=strict) as sandbox:
         # v1dd_public, which comes first, hides the table of backups
         spec = dataset_spec(world, sandbox.url, "v1dd" if "v1dd" in world.datastacks else None)
         client, facts = AsyncCortexClient(spec, token=sandbox.token), Facts(world, strict)
-        yield Bench(facts, sandbox, Peers(spec, sandbox.token, facts), client, runner)
+        number = [*WORLDS, RECORDED].index(request.param)
+        yield Bench(
+            number, request.param == RECORDED, facts, sandbox, Peers(spec, sandbox.token, facts), client, runner
+        )
         runner.run(client.aclose())
 
 

@@ -43,12 +43,8 @@ def materialize(peers: Peers, asked: Ask) -> Any:
 
 
 def lists_of_versions(facts: Facts) -> list[Ask]:
-    pins = [None, *(version.version for version in facts.valid)]
-    return [ask(pin=pin, expired=flag) for pin in pins for flag in (False, True)] + [
-        ask(),
-        ask(expired=True),
-        ask(expired=False),
-    ]
+    pins = [None, *(version.version for version in (*facts.valid, *facts.expired))]
+    return [ask(pin=pin, **one) for pin in pins for one in ({}, {"expired": False}, {"expired": True})]
 
 
 def of_tables(facts: Facts) -> list[Ask]:
@@ -478,6 +474,7 @@ def whole_tables(facts: Facts) -> list[Ask]:
         ask(table=synapses, columns=["size"], version=facts.newest, filter_less_dict={"size": 0}),
         ask(table=BACKUPS, columns=["target_id", "pt_supervoxel_id"], version=facts.newest),
         ask(table=MAIN, columns=["volume"], version=facts.newest, filter_in_dict={"id": nuclei[:9]}),
+        ask(table=MAIN, columns=["id"], version=facts.newest, filter_out_dict={"id": nuclei[:9]}),
         ask(table=MAIN, columns=["volume"], version=99_999),
         ask(table="nope", columns=["volume"], version=facts.newest),
         *(ask(table=MAIN, columns=["volume"], version=version.version) for version in facts.expired[:1]),
