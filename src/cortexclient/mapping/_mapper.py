@@ -117,6 +117,10 @@ class IdMapper:
         pinned = self._session.version is not None or version is not None
         if live or timestamp is not None or (self._session.timestamp is not None and not pinned):
             when = (await self._session.snapshot(timestamp)).timestamp
+            # the live tables refuse to tell of an instant that is exactly a version's (MaterializationEngine 5.26)
+            for item in await self._materialize.get_versions_metadata():
+                if item["time_stamp"] == when:
+                    return await self._of_version(item)
             return Annotations(self._session, self._materialize, when, None, filterable=False)
         return await self._of_version(await self._materialize.queryable(version))
 
