@@ -9,10 +9,28 @@ from collections.abc import Iterator
 from cortexclient import AsyncCortexClient
 from cortexclient.services._base import Service
 
-from . import rows_client, rows_graph, rows_history, rows_morphology, rows_queries, rows_tables
+from . import (
+    rows_catalogue,
+    rows_client,
+    rows_graph,
+    rows_history,
+    rows_live,
+    rows_morphology,
+    rows_queries,
+    rows_tables,
+)
 from .rows import Row
 
-PARTS = (rows_client, rows_graph, rows_history, rows_morphology, rows_queries, rows_tables)
+PARTS = (
+    rows_catalogue,
+    rows_client,
+    rows_graph,
+    rows_history,
+    rows_live,
+    rows_morphology,
+    rows_queries,
+    rows_tables,
+)
 TABLE: dict[str, Row] = {row.name: row for part in PARTS for row in part.ROWS}
 
 WITHOUT_REFEREE: dict[str, str] = {
