@@ -226,7 +226,7 @@ async def mapped(world: World, strict: bool, call: Any) -> Any:
 # -- tests -----------------------------------------------------------------------------------------------------------
 
 EXAMPLES = settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,

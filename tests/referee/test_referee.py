@@ -17,7 +17,7 @@ from .table import TABLE, WITHOUT_REFEREE, public_names
 FEWEST = 10
 """Variations of a row, on each world, unless its method takes no arguments."""
 
-MOST = 26
+MOST = 18
 """From so many on, the worlds share them."""
 
 differed: Counter[str] = Counter()
