@@ -108,6 +108,9 @@ class Listener:
         server = await self._loop.create_server(lambda: _Protocol(config, state, {}), sock=listening, backlog=BACKLOG)
         ready.set_result(None)
         await self._stopping.wait()
+        # whoever was accepted just now is let in first: a closed server leaves their sockets open (CPython 3.11)
+        self._loop.remove_reader(listening)
+        await asyncio.sleep(0)
         server.close()
         for connection in list(state.connections):
             connection.transport.abort()
