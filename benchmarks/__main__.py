@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from . import imports, mapping, meshes, sandbox_server, skeletons, tables, transport
+from . import graph, imports, mapping, meshes, sandbox_server, skeletons, tables, transport
 
 PARTS = {
     "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
+    "graph": (graph.run,),
     "meshes": (meshes.run,),
     "skeletons": (skeletons.run,),
     "tables": (tables.run,),

@@ -56,11 +56,19 @@ def _client(url: str, token: str, datastack: str) -> Any:
 
 def _caveclient(url: str, token: str, datastack: str) -> dict[str, Callable[[Array], Any]]:
     client = _client(url, token, datastack)
+    graph = client.chunkedgraph
     return {
-        "get_roots": client.chunkedgraph.get_roots,
+        "get_roots": graph.get_roots,
+        "get_root_timestamps": lambda ids: _milliseconds(graph.get_root_timestamps(ids)),
+        "each_root_timestamp": lambda ids: _milliseconds([graph.get_root_timestamps([i])[0] for i in ids]),
         "get_skeleton": lambda ids: {str(i): client.skeleton.get_skeleton(i) for i in ids.tolist()},
         "fetch_skeletons": lambda ids: _fetch_skeletons(client.skeleton, ids),
     }
+
+
+def _milliseconds(times: Any) -> Callable[[], list[int]]:
+    """Times since the epoch, made off the clock."""
+    return lambda: [round(when.timestamp() * 1000) for when in times]
 
 
 def _fetch_skeletons(service: Any, ids: Array, most: int = 500) -> dict[str, Any]:

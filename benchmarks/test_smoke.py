@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import imports, mapping, meshes, report, sandbox_server, skeletons, tables, transport
+from benchmarks import graph, imports, mapping, meshes, report, sandbox_server, skeletons, tables, transport
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,15 @@ def test_mapping(results: Path) -> None:
     world = {"seed": 1, "nuclei": 400, "edits": 400, "backups": 40, "versions": 3, "expired": 2}
     mapping.run(rounds=1, world_options=world, size=40)
     assert {"newest", "mixed"} <= {row["part"] for row in kept(results, "root_id_to_cell_id")}
+
+
+def test_graph(results: Path) -> None:
+    pytest.importorskip("caveclient")
+    world = {"seed": 1, "nuclei": 300, "edits": 300, "fragments": 2_000, "synapses": 1}
+    graph.run(rounds=1, world_options=world, timestamps=300, few=400, many=2_000)
+    assert [row["way"] for row in kept(results, "timestamps", "graph")] == ["one call", "a call for each"]
+    assert kept(results, "roots, costs off", "graph")[0]["ids"] == 2_000
+    assert kept(results, "roots, costs on", "graph")[0]["ids"] == 400
 
 
 def test_skeletons(results: Path) -> None:

@@ -6,8 +6,6 @@ A request knows its own tries, not that a thousand others of the same call fail 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 from .config import RetryPolicy
@@ -38,12 +36,18 @@ def current_budget() -> RetryBudget | None:
     return _current.get()
 
 
-@contextmanager
-def retry_budget(*, own: bool = False) -> Iterator[None]:
-    """Open a budget for the block. A call within a call shares the outer one's, unless it wants its ``own``."""
-    outer = _current.get()
-    _current.set(RetryBudget() if own or outer is None else outer)
-    try:
-        yield
-    finally:
-        _current.set(outer)  # not reset(token): a stream may be left in another context than it was entered in
+class BudgetScope:
+    """Opens a budget for a ``with`` block. A call within a call shares the outer one's, unless it wants its ``own``."""
+
+    __slots__ = ("_outer", "_own")
+
+    def __init__(self, *, own: bool = False) -> None:
+        self._own = own
+
+    def __enter__(self) -> None:
+        self._outer = _current.get()
+        if self._own or self._outer is None:
+            _current.set(RetryBudget())
+
+    def __exit__(self, *error: object) -> None:
+        _current.set(self._outer)  # not reset(token): a stream may be left in another context than it was entered in

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ._budget import retry_budget
+from ._budget import BudgetScope
 from ._types import IdArray
 from .errors import CortexError
 from .ids import unique_ids
@@ -125,7 +125,7 @@ class Coalescer:
     async def _answer(self, batch: _Batch) -> None:
         asked, _ = unique_ids(np.concatenate(list(batch.waiting.values())))
         try:
-            with retry_budget(own=True):
+            with BudgetScope(own=True):
                 found = await batch.load(asked)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is raised where somebody waits)
             for turn in batch.waiting:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 import anyio
-import numpy as np
-import numpy.typing as npt
 
-from ._budget import retry_budget
+from ._budget import BudgetScope
 from ._types import IdArray
 from .errors import AuthError, CortexError, CortexUsageError, DeadlineExceeded
-from .ids import batches, unique_ids
+from .ids import batches
 from .progress import ProgressLike, Reporter
 from .results import Outcome, Results, Stream
 
@@ -30,31 +28,25 @@ SMALLEST_BATCH = 1_000
 """Splitting fewer ids than this over more workers saves less time than the extra request costs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which ids travel together. Each distinct id is asked once; ``inverse`` puts it wherever it stood."""
+RAMP = 4
+"""Requests that the first waves of a call are short of, modulo a wave: a service's gate starts at four and doubles."""
 
-    unique: IdArray
-    inverse: IdArray
-    chunks: tuple[IdArray, ...]
 
-    @classmethod
-    def of(cls, ids: IdArray, batch: int, workers: int) -> Self:
-        """Cut the distinct ids into balanced chunks of at most ``batch``, in numbers that keep all workers busy."""
-        unique, inverse = unique_ids(ids)
-        fewest = math.ceil(len(unique) / batch)
-        wanted = max(fewest, min(workers, math.ceil(len(unique) / SMALLEST_BATCH)))
-        if wanted > workers:  # whole waves: a last one with a single chunk would double the time
-            wanted = math.ceil(wanted / workers) * workers
-        size = math.ceil(len(unique) / max(wanted, 1))
-        return cls(unique, inverse, tuple(batches(unique, max(size, 1))))
+def plan(unique: IdArray, batch: int, workers: int) -> list[IdArray]:
+    """Which ids travel together: balanced chunks of at most ``batch``, in numbers that keep all workers busy.
 
-    def gather(self, found: Iterable[tuple[IdArray, npt.NDArray[Any]]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Put ids and their answers, in parts of any kind and order, into the order of ``unique``; zero elsewhere."""
-        joined = np.zeros(len(self.unique), dtype)
-        for ids, answers in found:
-            joined[np.searchsorted(self.unique, ids)] = answers
-        return joined
+    Parameters
+    ----------
+    unique
+        Distinct ids.
+    """
+    fewest = math.ceil(len(unique) / batch)
+    wanted = max(fewest, min(workers, math.ceil(len(unique) / SMALLEST_BATCH)))
+    if wanted > workers:  # whole waves: a last one with a single chunk would double the time
+        ramp = RAMP if workers > RAMP else 0
+        wanted = math.ceil((wanted + ramp) / workers) * workers - ramp
+    size = math.ceil(len(unique) / max(wanted, 1))
+    return batches(unique, max(size, 1))
 
 
 async def fan_out(items: Iterable[T], call: Callable[[T], Awaitable[R]], workers: int) -> list[R]:
@@ -111,11 +103,34 @@ def deadline(seconds: float | None) -> Iterator[None]:
         raise DeadlineExceeded(f"not done within timeout={seconds:g} seconds: allow more, or ask for fewer ids")
 
 
-@contextmanager
-def running(timeout: float | None, progress: ProgressLike, total: int | None) -> Iterator[Reporter]:
-    """The edge of every public many-call: its deadline, its progress, and its budget of retries."""
-    with Reporter(progress, total) as reporter, deadline(timeout), retry_budget():
-        yield reporter
+class running:  # noqa: N801 (reads as a verb)
+    """The edge of every public many-call: its deadline, its progress, and its budget of retries.
+
+    No generator: ten thousand calls may stand here at once, and each object that a call holds is one more for the
+    garbage collector to visit.
+    """
+
+    __slots__ = ("_budget", "_deadline", "_reporter")
+
+    def __init__(self, timeout: float | None, progress: ProgressLike, total: int | None) -> None:
+        self._reporter = Reporter(progress, total)
+        self._budget = BudgetScope()
+        self._deadline = None if timeout is None else deadline(timeout)
+
+    def __enter__(self) -> Reporter:
+        if self._deadline is not None:
+            self._deadline.__enter__()
+        self._budget.__enter__()
+        return self._reporter
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self._budget.__exit__()
+        try:
+            return None if self._deadline is None else self._deadline.__exit__(kind, error, traceback)
+        finally:
+            self._reporter.__exit__(kind, error, traceback)
 
 
 FATAL = (AuthError, CortexUsageError)

@@ -10,7 +10,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from ._fanout import Plan
+from ._fanout import plan
 from ._types import IdArray
 from ._wire import endpoints
 from ._wire.endpoints import Endpoint
@@ -236,8 +236,9 @@ class Planner:
         yield self._step("tables of backup points", query, n_backups, n_backups * BACKUPS)
 
     def _split(self, what: str, endpoint: Endpoint, ids: IdArray, *, sure: bool = True) -> Step:
-        plan = Plan.of(ids, self._session.batch(endpoint), self._session.limits.of(endpoint.service))
-        return self._step(what, endpoint, len(plan.chunks), len(plan.unique), sure=sure)
+        unique, _ = unique_ids(ids)
+        chunks = plan(unique, self._session.batch(endpoint), self._session.limits.of(endpoint.service))
+        return self._step(what, endpoint, len(chunks), len(unique), sure=sure)
 
     def _step(self, what: str, endpoint: Endpoint, requests: int, ids: int = 0, *, sure: bool = True) -> Step:
         workers = self._session.limits.of(endpoint.service)

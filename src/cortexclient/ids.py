@@ -134,6 +134,8 @@ def unique_ids(ids: IdArray) -> tuple[IdArray, IdArray]:
 
     Never ``np.unique`` without ``return_inverse`` here: on mostly distinct ids its hash path takes 20 times a sort.
     """
+    if len(ids) == 1:
+        return ids, np.zeros(1, np.int64)
     unique, inverse = np.unique(ids, return_inverse=True)
     return unique, inverse
 

@@ -61,13 +61,17 @@ class Reporter(AbstractContextManager["Reporter"]):
             self._close()
 
 
+def _nothing(*_: object) -> None:
+    """What a silent call tells, and all that there is to close."""
+
+
 def _sink(
     progress: ProgressLike, total: int | None, what: str
 ) -> tuple[Callable[[Progress], object], Callable[[], object]]:
     if callable(progress):
-        return progress, lambda: None
+        return progress, _nothing
     if not progress:
-        return lambda _: None, lambda: None
+        return _nothing, _nothing
     from tqdm.auto import tqdm
 
     bar: tqdm[Any] = tqdm(total=total, unit=f" {what}", unit_scale=True)

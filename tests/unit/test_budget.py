@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cortexclient import _fanout as fanout
-from cortexclient._budget import current_budget, retry_budget
+from cortexclient._budget import BudgetScope, current_budget
 from cortexclient._transport.failures import Failure
 from cortexclient._transport.retry import Retrier
 from cortexclient.config import RetryPolicy
@@ -77,11 +77,11 @@ async def test_doubtful_500s_are_bounded_by_themselves_and_not_counted() -> None
 
 async def test_each_call_has_a_budget_of_its_own_and_a_call_within_a_call_has_not() -> None:
     assert current_budget() is None
-    with retry_budget():
+    with BudgetScope():
         outer = current_budget()
         with fanout.running(None, None, None):
             assert current_budget() is outer
-        with retry_budget(own=True):
+        with BudgetScope(own=True):
             assert current_budget() not in (outer, None)
         assert current_budget() is outer
     assert current_budget() is None
@@ -108,5 +108,5 @@ async def test_all_failures_of_the_server_count(error: UnavailableError) -> None
         raise Failure(error, tries=None)
 
     retrier = Retrier(RetryPolicy(attempts=6, base=1e-4, cap=2e-4, call_retries=3), lambda _: None)
-    with retry_budget(), pytest.raises(UnavailableError, match="gives up after 3 retries of its 1 requests"):
+    with BudgetScope(), pytest.raises(UnavailableError, match="gives up after 3 retries of its 1 requests"):
         await retrier(fail)

@@ -2,7 +2,8 @@
 
 ``path`` may name ``{datastack}``, ``{table}`` (the chunkedgraph's table id) and whatever the call adds. ``batch`` is
 how many ids one request should carry: the servers set no cap on most lists, but a root look-up costs them 0.35 ms for
-each id, so that batches of about 2,000 keep all of a service's workers busy and none of them long.
+each id, so that batches of some 1,000 keep all of a service's workers busy, and none of them long while the limits on
+requests at once still open up.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ SCHEMAS = Endpoint(
 
 SEGMENTATION_INFO = _graph("info", "GET", "/segmentation/table/{table}/info")
 GRAPH_VERSION = _graph("version", "GET", "/segmentation/api/version")
-ROOTS_BINARY = _graph("roots_binary", "POST", f"{_P}/roots_binary", batch=2_000, price_per_id=0.35e-3, binary=True)
+ROOTS_BINARY = _graph("roots_binary", "POST", f"{_P}/roots_binary", batch=1_000, price_per_id=0.35e-3, binary=True)
 ROOT_TIMESTAMPS = _graph("root_timestamps", "POST", f"{_P}/root_timestamps", batch=2_000, price_per_id=0.15e-3)
 IS_LATEST_ROOTS = _graph("is_latest_roots", "POST", f"{_P}/is_latest_roots", batch=4_000, price_per_id=0.15e-3)
 VALID_NODES = _graph("valid_nodes", "GET", f"{_P}/valid_nodes", batch=4_000, price_per_id=0.15e-3)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..._coalesce import FEW, Found
-from ..._fanout import Plan, fan_out
+from ..._fanout import fan_out, plan
 from ..._isolate import Isolation, raise_spoiled
 from ..._types import BoolArray, IdArray
 from ..._wire import endpoints, json
@@ -62,28 +63,35 @@ class BatchedService(Service):
 
         Calls about few ids travel together with others like them.
         """
-        session = self._session
-
-        def plan(ids: IdArray) -> Plan:
-            return Plan.of(ids, session.batch(endpoint), session.limits.of(endpoint.service))
-
-        async def load(asked: Plan, reporter: Reporter | None = None) -> Found:
-            isolation = await self._isolated(endpoint, asked.chunks, lambda chunk: call(chunk, query), _by_id, reporter)
-            return Found(asked.gather(isolation.found, dtype), isolation.errors)
-
-        asked = plan(ids)
-        unique = asked.unique
+        unique, inverse = unique_ids(ids)
+        load = partial(self._load, endpoint, query, call, dtype)
         if 0 < len(unique) <= FEW:
-            key = (endpoint.name, *query.items())
-            found = await session.coalescer.ask(key, unique, lambda joined: load(plan(joined)))
+            found = await self._session.coalescer.ask((endpoint.name, *query.items()), unique, load)
             if reporter:
                 reporter.add(len(unique) - len(found.errors), len(found.errors))
         else:
-            found = await load(asked, reporter)
+            found = await load(unique, reporter)
         if found.errors:
             good = ~np.isin(unique, list(found.errors))
             self._settle(found.errors, _by_id([(unique[good], found.values[good])]))
-        return found.values[asked.inverse]  # type: ignore[no-any-return]
+        return found.values[inverse]  # type: ignore[no-any-return]
+
+    async def _load(  # noqa: PLR0917 (filled in from the left)
+        self,
+        endpoint: Endpoint,
+        query: Mapping[str, str],
+        call: Callable[[IdArray, Mapping[str, str]], Awaitable[Values]],
+        dtype: npt.DTypeLike,
+        unique: IdArray,
+        reporter: Reporter | None = None,
+    ) -> Found:
+        session = self._session
+        chunks = plan(unique, session.batch(endpoint), session.limits.of(endpoint.service))
+        isolation = await self._isolated(endpoint, chunks, lambda chunk: call(chunk, query), _by_id, reporter)
+        values = np.zeros(len(unique), dtype)
+        for ids, answers in isolation.found:
+            values[np.searchsorted(unique, ids)] = answers
+        return Found(values, isolation.errors)
 
     async def _each(
         self,
@@ -116,7 +124,7 @@ class BatchedService(Service):
         endpoint: Endpoint,
         chunks: Iterable[IdArray],
         call: Callable[[IdArray], Awaitable[T]],
-        partial: Callable[[Parts[T]], object],
+        join: Callable[[Parts[T]], object],
         reporter: Reporter | None,
     ) -> Isolation[T]:
         """All batches, smaller ones where the server fails; an error that is about no ids keeps what was found."""
@@ -135,7 +143,7 @@ class BatchedService(Service):
         try:
             await fan_out(chunks, one, self._session.limits.of(endpoint.service))
         except CortexError as error:
-            error.partial = partial(isolation.found)
+            error.partial = join(isolation.found)
             raise
         return isolation
 

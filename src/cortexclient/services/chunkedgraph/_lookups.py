@@ -59,20 +59,16 @@ class Lookups(GraphService):
             query = {"timestamp": epoch((await self._session.snapshot(timestamp)).timestamp)}
             if stop_layer is not None:
                 query["stop_layer"] = str(stop_layer)
-            top = await self._n_layers()
-            lowest = stop_layer or top
+            return await self._map(endpoints.ROOTS_BINARY, query, asked.clip(min=0), self._climbed, reporter=reporter)
 
-            async def call(chunk: IdArray, query: Mapping[str, str]) -> IdArray:
-                reply = await self._session.send(
-                    endpoints.ROOTS_BINARY, query=query, body=binary.encode_ids(chunk), ids=chunk
-                )
-                roots = binary.decode_ids(reply.body, len(chunk))
-                # where no id of a request has a parent, the service gives the ids back as they are (a lower layer)
-                layers = layer_of(roots)
-                return np.where((lowest <= layers) & (layers <= top), roots, 0)
-
-            positive = np.where(asked > 0, asked, 0)
-            return await self._map(endpoints.ROOTS_BINARY, query, positive, call, reporter=reporter)
+    async def _climbed(self, chunk: IdArray, query: Mapping[str, str]) -> IdArray:
+        body = binary.encode_ids(chunk)
+        reply = await self._session.send(endpoints.ROOTS_BINARY, query=query, body=body, ids=chunk)
+        roots = binary.decode_ids(reply.body, len(chunk))
+        # where no id of a request has a parent, the service gives the ids back as they are (a lower layer)
+        layers = layer_of(roots)
+        stop = int(query.get("stop_layer", 0))
+        return np.where(layers >= stop if stop else layers == await self._n_layers(), roots, 0)
 
     async def get_root_id(
         self, supervoxel_id: int, timestamp: When | None = None, level2: bool = False, *, timeout: float | None = None
@@ -114,15 +110,14 @@ class Lookups(GraphService):
         asked = as_ids(root_ids, "root_ids")
         with running(timeout, progress, len(asked)) as reporter:
             query = {"timestamp": epoch((await self._session.snapshot(timestamp)).timestamp)}
+            return await self._map(
+                endpoints.IS_LATEST_ROOTS, query, asked.clip(min=0), self._latest, dtype=np.bool_, reporter=reporter
+            )
 
-            async def call(chunk: IdArray, query: Mapping[str, str]) -> BoolArray:
-                reply = await self._session.send(
-                    endpoints.IS_LATEST_ROOTS, query=query, body=json.encode({"node_ids": chunk}), ids=chunk
-                )
-                return json.decode_flags(reply.body, "is_latest", len(chunk))
-
-            positive = np.where(asked > 0, asked, 0)
-            return await self._map(endpoints.IS_LATEST_ROOTS, query, positive, call, dtype=np.bool_, reporter=reporter)
+    async def _latest(self, chunk: IdArray, query: Mapping[str, str]) -> BoolArray:
+        body = json.encode({"node_ids": chunk})
+        reply = await self._session.send(endpoints.IS_LATEST_ROOTS, query=query, body=body, ids=chunk)
+        return json.decode_flags(reply.body, "is_latest", len(chunk))
 
     async def is_valid_nodes(self, node_ids: Ids, *, timeout: float | None = None) -> BoolArray:
         """Tell which ids name a node that was ever in the graph, current or not, at any layer.
