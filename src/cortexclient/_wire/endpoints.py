@@ -128,8 +128,10 @@ ROOT_TIMESTAMPS = _graph("root_timestamps", "POST", f"{_P}/root_timestamps", bat
 IS_LATEST_ROOTS = _graph("is_latest_roots", "POST", f"{_P}/is_latest_roots", batch=4_000, price_per_id=0.15e-3)
 VALID_NODES = _graph("valid_nodes", "GET", f"{_P}/valid_nodes", batch=4_000, price_per_id=0.15e-3)
 LEAVES = _graph("leaves", "GET", f"{_P}/node/{{id}}/leaves")
+# of level-2 nodes only: inner nodes that two of its ids share are given to one of them (PyChunkedGraph 2.21)
 LEAVES_MANY = _graph("leaves_many", "POST", f"{_P}/node/leaves_many", batch=100)
 CHILDREN = _graph("children", "GET", f"{_P}/node/{{id}}/children")
+# 1.2 ms for each generation, of which a root has about ten
 LINEAGE_GRAPH = _graph("lineage_graph", "POST", f"{_P}/lineage_graph_multiple", batch=100, price_per_id=12e-3)
 PAST_ID_MAPPING = _graph("past_id_mapping", "GET", f"{_P}/past_id_mapping", batch=100)
 DELTA_ROOTS = _graph("delta_roots", "GET", f"{_P}/delta_roots")

@@ -223,13 +223,13 @@ def _framed(
     import pandas as pd
 
     given, wanted = kinds
-    frame = pd.DataFrame(index=pd.Index(asked, name=f"{given}_id"))
-    frame[f"{wanted}_id"] = rows[wanted].fill_null(-1).to_numpy().astype(np.int64)
+    columns: dict[str, Any] = {f"{wanted}_id": rows[wanted].fill_null(-1).to_numpy().astype(np.int64)}
     if detail:
-        frame["status"] = rows["status"].fill_null("none").to_list()
-        frame["timestamp"] = pd.DatetimeIndex(rows["at"].cast(pl.Datetime("ms")).to_numpy(), tz="UTC")
-        frame["source"] = rows["source"].to_pandas().array  # of one type, all null or not (pandas 3)
-        frame["n_matches"] = rows["n_matches"].fill_null(0).to_numpy().astype(np.int64)
+        columns["status"] = rows["status"].fill_null("none").to_list()
+        columns["timestamp"] = pd.DatetimeIndex(rows["at"].cast(pl.Datetime("ms")).to_numpy(), tz="UTC")
+        columns["source"] = rows["source"].to_pandas().array  # of one type, all null or not (pandas 3)
+        columns["n_matches"] = rows["n_matches"].fill_null(0).to_numpy().astype(np.int64)
+    frame = pd.DataFrame(columns, index=pd.Index(asked, name=f"{given}_id"))
     frame.attrs["version"] = reference.version
     frame.attrs["timestamp"] = reference.time.isoformat()
     return frame
