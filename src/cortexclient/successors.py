@@ -57,9 +57,13 @@ async def update_roots(
             found = await _Update(session, when, reporter).of(unique)
         reporter.add(len(unique) - reporter.done)
     rows = found[inverse]
-    frame = pd.DataFrame(index=pd.Index(asked, name="root_id"))
-    for column in list(ANSWERS)[1:]:
-        frame[column] = rows[column].to_list() if column in ("alternatives", "status") else rows[column].to_numpy()
+    columns = {
+        "current_id": rows["current_id"].to_numpy(),
+        "confidence": rows["confidence"].to_numpy(),
+        "alternatives": rows["alternatives"].to_list(),
+        "status": rows["status"].to_list(),
+    }
+    frame = pd.DataFrame(columns, index=pd.Index(asked, name="root_id"))
     frame.attrs["timestamp"] = when.isoformat()
     return frame
 
