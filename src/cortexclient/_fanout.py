@@ -24,24 +24,19 @@ from .results import Outcome, Results, Stream
 T = TypeVar("T")
 R = TypeVar("R")
 
-SMALLEST_BATCH = 1_000
-"""Splitting fewer ids than this over more workers saves less time than the extra request costs."""
-
-
 RAMP = 4
 """Requests that the first waves of a call are short of, modulo a wave: a service's gate starts at four and doubles."""
 
 
 def plan(unique: IdArray, batch: int, workers: int) -> list[IdArray]:
-    """Which ids travel together: balanced chunks of at most ``batch``, in numbers that keep all workers busy.
+    """Which ids travel together: balanced chunks of at most ``batch``, as few as may be, or whole waves of the workers.
 
     Parameters
     ----------
     unique
         Distinct ids.
     """
-    fewest = math.ceil(len(unique) / batch)
-    wanted = max(fewest, min(workers, math.ceil(len(unique) / SMALLEST_BATCH)))
+    wanted = math.ceil(len(unique) / batch)
     if wanted > workers:  # whole waves: a last one with a single chunk would double the time
         ramp = RAMP if workers > RAMP else 0
         wanted = math.ceil((wanted + ramp) / workers) * workers - ramp

@@ -19,13 +19,6 @@ BASE = 864691135858491438
 IDS = st.lists(st.integers(BASE, BASE + 30), max_size=80)
 
 
-@pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Split few ids as if they were thousands."""
-    monkeypatch.setattr(fanout, "SMALLEST_BATCH", 3)
-
-
-@pytest.mark.usefixtures("small_batches")
 @given(ids=IDS, batch=st.integers(1, 40), workers=st.integers(1, 9))
 def test_a_plan_asks_each_id_once_in_balanced_chunks(ids: list[int], batch: int, workers: int) -> None:
     unique, _ = unique_ids(as_ids(ids))
@@ -36,18 +29,16 @@ def test_a_plan_asks_each_id_once_in_balanced_chunks(ids: list[int], batch: int,
     assert not sizes or max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.usefixtures("small_batches")
 @given(ids=st.integers(0, 500), batch=st.integers(3, 40), workers=st.integers(1, 9))
-def test_a_plan_keeps_the_workers_busy_without_needless_requests(ids: int, batch: int, workers: int) -> None:
+def test_a_plan_makes_no_more_requests_than_fill_the_last_wave(ids: int, batch: int, workers: int) -> None:
     chunks = len(fanout.plan(as_ids(range(ids)), batch, workers))
     fewest = -(-ids // batch)
-    busy = min(workers, -(-ids // fanout.SMALLEST_BATCH))
-    assert fewest <= chunks <= max(busy, fewest + workers - 1)
+    assert chunks == fewest if fewest <= workers else fewest <= chunks < fewest + workers
 
 
 def test_few_ids_travel_in_one_request() -> None:
-    assert len(fanout.plan(as_ids(range(1_000)), batch=2_000, workers=16)) == 1
-    assert len(fanout.plan(as_ids(range(1_001)), batch=2_000, workers=16)) == 2
+    assert len(fanout.plan(as_ids(range(2_000)), batch=2_000, workers=16)) == 1
+    assert len(fanout.plan(as_ids(range(2_001)), batch=2_000, workers=16)) == 2
 
 
 def test_a_plan_of_nothing_is_empty() -> None:

@@ -125,14 +125,14 @@ class IdMapper:
         return await self._of_version(await self._materialize.queryable(version))
 
     async def _older(self, reference: Annotations) -> list[Annotations]:
-        """The annotations of older versions that may help, newest first."""
+        """The annotations of older versions that may help."""
         valid = [
             item
             for item in await self._materialize.get_versions_metadata()
             if item["time_stamp"] < reference.time and seconds_left(item) > SAFE_SECONDS
         ]
         older = await fan_out(valid, self._of_version, workers=max(len(valid), 1))
-        return sorted((one for one in older if one.holds_mains), key=lambda one: one.time, reverse=True)
+        return [one for one in older if one.holds_mains]
 
     async def _of_version(self, item: dict[str, Any]) -> Annotations:
         return Annotations(
@@ -156,7 +156,7 @@ class IdMapper:
         is_root = layer_of(fresh) == top
         found = without_cell(fresh[~is_root], "invalid")
         if is_root.any():
-            search = RootSearch(self._session, [reference, *await self._older(reference)])
+            search = RootSearch(self._session, reference, lambda: self._older(reference))
             found = pl.concat([found, await search.answer(fresh[is_root], reporter)])
         known.add(found)
         return pl.concat([answers, found])

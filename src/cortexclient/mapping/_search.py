@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -71,21 +71,26 @@ class RootSearch:
     ----------
     session
         The connection.
-    frozen
-        The annotations that may be asked, newest first; the first is the reference, which says where cells are.
+    reference
+        The annotations that say where cells are.
+    older
+        Gives the annotations of the versions before it that may be asked as well; called where they are needed.
 
     Notes
     -----
     An id that the server fails for spoils the answers that depend on it, and no others: they are ``unresolved``.
     """
 
-    def __init__(self, session: Session, frozen: Sequence[Annotations]) -> None:
+    def __init__(
+        self, session: Session, reference: Annotations, older: Callable[[], Awaitable[Sequence[Annotations]]]
+    ) -> None:
         self._errors: dict[int, CortexError] = {}
         self._doubtful: set[int] = set()
         # a client's pin chooses the tables; the roots that are asked may be younger
         self._graph = AsyncChunkedGraph(session.at(None, None), self._errors)
-        self._reference = frozen[0]
-        self._versions = {version.time_ms: version for version in frozen}
+        self._reference = reference
+        self._older = older
+        self._versions = {reference.time_ms: reference}
         self._cells = np.empty(0, np.int64)
         self._mains = pl.DataFrame(schema=ROWS)
 
@@ -95,6 +100,7 @@ class RootSearch:
         found = (await self._judge(seen))["root"].to_numpy()
         reporter.add(len(found))
         lives, invalid = await self._lifetimes(np.setdiff1d(roots, found))
+        await self._open_versions(lives)
         met = self._meet(lives)
         between = lives.where(~np.isin(lives.roots, met["root"].to_numpy()))
         stabbed = _stabbed(between)
@@ -187,6 +193,11 @@ class RootSearch:
         self._mains = pl.concat([self._mains, await self._reference.mains_of(fresh)])
         points = points_of(self._mains, await self._reference.backups())
         return judge(seen.select("root", "supervoxel", "at"), points)
+
+    async def _open_versions(self, lives: Lifetimes) -> None:
+        """Have the older versions at hand if a life ended before the reference's instant."""
+        if (lives.end <= self._reference.time_ms).any():
+            self._versions |= {version.time_ms: version for version in await self._older()}
 
     def _meet(self, lives: Lifetimes) -> pl.DataFrame:
         """The newest version's instant in each life, ``root, at``; lives between versions are left out."""
