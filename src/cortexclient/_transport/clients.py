@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+from collections.abc import AsyncGenerator
 
 import aiohttp
 import httpx
@@ -54,6 +55,14 @@ def verbatim_client(connections: int) -> httpx.AsyncClient:
     """Make a client with httpx's own transport, for signed URLs: aiohttp spells the query anew."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return _Client(transport=httpx.AsyncHTTPTransport(verify=tls_context(), limits=limits))
+
+
+async def kept_open(client: httpx.AsyncClient) -> AsyncGenerator[None]:
+    """Close the client with this generator, as event loops do with all of theirs when they end."""
+    try:
+        yield
+    finally:
+        await client.aclose()
 
 
 @functools.lru_cache(maxsize=512)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import httpx
@@ -53,8 +54,8 @@ class Engine:
         self._extensions = {"timeout": timeout}
         self._stats = stats
         self._given = given
-        self._pooled: httpx.AsyncClient | None = None
-        self._verbatim: httpx.AsyncClient | None = None
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._keepers: list[AsyncGenerator[None]] = []
         self._gates: dict[str, Gate] = {}
         self._retrier = Retrier(policy, self._count_wait)
         self._running: set[asyncio.Timeout] = set()
@@ -96,9 +97,8 @@ class Engine:
         for deadline in self._running:
             if not deadline.expired():
                 deadline.reschedule(0)
-        for client in (self._pooled, self._verbatim):
-            if client is not None:
-                await client.aclose()
+        for keeper in self._keepers:
+            await keeper.aclose()
 
     async def _attempt(self, gate: Gate, call: Call) -> Reply:
         status, headers, packed = await self._exchange(call)
@@ -124,7 +124,7 @@ class Engine:
                 content=call.body,
                 extensions=self._extensions,
             )
-            response, packed = await clients.exchange(self._client(call.verbatim), request)
+            response, packed = await clients.exchange(await self._client(call.verbatim), request)
         except Exception as error:
             failure = failures.from_exception(call.asked, error)
             if failure is None:
@@ -133,14 +133,15 @@ class Engine:
         self._stats.bytes_in += len(packed)
         return response.status_code, clients.plain_headers(response), packed
 
-    def _client(self, verbatim: bool) -> httpx.AsyncClient:
-        if self._given is not None:
-            return self._given
-        if verbatim:
-            self._verbatim = self._verbatim or clients.verbatim_client(self._limits.of(STORAGE))
-            return self._verbatim
-        self._pooled = self._pooled or clients.pooled_client()
-        return self._pooled
+    async def _client(self, verbatim: bool) -> httpx.AsyncClient:
+        client = self._given or self._clients.get(verbatim)
+        if client is None:
+            client = clients.verbatim_client(self._limits.of(STORAGE)) if verbatim else clients.pooled_client()
+            self._clients[verbatim] = client
+            keeper = clients.kept_open(client)
+            await anext(keeper)
+            self._keepers.append(keeper)
+        return client
 
     def _count_wait(self, seconds: float) -> None:
         self._stats.retries += 1
