@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import pickle
+import signal
 import threading
 import time
 import traceback
@@ -70,9 +71,14 @@ def interrupted(slow: Slow) -> Iterator[None]:
         _thread.interrupt_main()
 
     thread = threading.Thread(target=press)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        yield
+    # shells start what runs in the background with this signal ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
 
 
