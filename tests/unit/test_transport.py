@@ -157,9 +157,8 @@ async def test_the_token_goes_to_trusted_origins_alone(transport: Transport, web
         await transport.send(GET, origin, path={"name": "x"})
         assert MARKER not in str(web.calls.last.request.headers.raw)
         assert web.calls.last.request.headers["x-requested-with"] == "XMLHttpRequest"
-    for url in (f"{SERVER}/bucket/object", f"{SERVER}/bucket/object?signature=1"):
-        await transport.get_url(url)
-        assert MARKER not in str(web.calls.last.request.headers.raw)
+    await transport.get_url(f"{SERVER}/bucket/object?signature=1")
+    assert MARKER not in str(web.calls.last.request.headers.raw)
 
 
 async def test_without_a_token_a_401_is_asked_for_instead_of_a_login_page(web: respx.MockRouter) -> None:

@@ -187,6 +187,37 @@ async def test_what_breaks_every_time_is_an_error_after_so_many_requests_on_the_
     assert (caught.value.ids, caught.value.endpoint) == ((7,), str(endpoint))
 
 
+@pytest.mark.parametrize("act", CUT.values(), ids=CUT)
+async def test_an_object_that_breaks(server: RawServer, transport: Transport, act: Act) -> None:
+    """Objects take a shorter way down; it must not change what a failure means."""
+    server.script = [act]
+    assert (await transport.get_url(f"{server.origin}/object")).body == b"good"
+    assert (len(server.requests), transport.stats.retries) == (2, 1)
+    server.script = [act] * 10
+    with pytest.raises((errors.ConnectError, errors.DecodeError)) as caught:
+        await transport.get_url(f"{server.origin}/object", range=(0, 4))
+    assert len(server.requests) == 2 + TRIES
+    assert getattr(caught.value, "sent", True)
+
+
+async def test_an_object_store_that_refuses_connections(transport: Transport) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/object"
+    with pytest.raises(errors.ConnectError) as caught:
+        await transport.get_url(url)
+    assert not caught.value.sent
+    assert transport.stats.requests == TRIES
+
+
+async def test_an_object_that_never_comes(server: RawServer) -> None:
+    transport = Transport(retry=RetryPolicy(attempts=1), timeouts=Timeouts(read=0.05))
+    server.script = [_hang(OK[:-2])]
+    with pytest.raises(errors.DeadlineExceeded, match="silence"):
+        await transport.get_url(f"{server.origin}/object")
+    await transport.aclose()
+
+
 @pytest.mark.parametrize("endpoint", [GET, POST, WRITE], ids=lambda endpoint: endpoint.name)
 async def test_a_refused_connection_was_never_sent_and_is_always_tried_again(
     transport: Transport, endpoint: Endpoint
@@ -399,6 +430,21 @@ async def test_objects_come_whole_or_in_part(server: RawServer, pooled: Transpor
         await pooled.get_url(url, range=(2, 7))
     with pytest.raises(errors.NotFoundError, match="/bucket/object"):
         await pooled.get_url(f"{url}?signature=secret")
+
+
+async def test_an_object_is_asked_for_without_the_token(server: RawServer) -> None:
+    transport = Transport(token=TokenSource("secret"), retry=QUICK)
+    transport.trust(server.origin)
+    await transport.send(POST, server.origin)
+    await transport.get_url(f"{server.origin}/bucket/object")
+    assert [b"secret" in request for request in server.requests] == [True, False]
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("url", ["no address", "ftp://127.0.0.1/object", "http://[::1/object"])
+async def test_an_object_at_an_impossible_address(pooled: Transport, url: str) -> None:
+    with pytest.raises(errors.CortexUsageError, match="not an address"):
+        await pooled.get_url(url)
 
 
 async def test_a_signature_is_in_no_message(server: RawServer, pooled: Transport) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
+import aiohttp
 import httpx
 
 from ..config import STORAGE, Limits, RetryPolicy, Timeouts
@@ -30,10 +31,12 @@ class Call:
 
     asked: Asked
     url: str
-    headers: httpx.Headers
+    headers: Mapping[str, str]
     body: bytes | None = None
     verbatim: bool = False
     """Leave the URL as it is spelled."""
+    light: bool = False
+    """A bare GET, of which there may be thousands."""
 
 
 class Engine:
@@ -52,6 +55,7 @@ class Engine:
         # waiting for a connection is no failure: the gates see to it that there are enough
         timeout = {"connect": timeouts.connect, "read": timeouts.read, "write": timeouts.write, "pool": None}
         self._extensions = {"timeout": timeout}
+        self._timeout = aiohttp.ClientTimeout(sock_connect=timeouts.connect, sock_read=timeouts.read)
         self._stats = stats
         self._given = given
         self._clients: dict[bool, httpx.AsyncClient] = {}
@@ -112,31 +116,36 @@ class Engine:
             gate.narrow(failure.after or 0.0)
         raise failure
 
-    async def _exchange(self, call: Call) -> tuple[int, dict[str, str], bytes]:
-        endpoint = call.asked.endpoint
+    async def _exchange(self, call: Call) -> clients.Answer:
         self._stats.requests += 1
         self._stats.bytes_out += len(call.body or b"")
         try:
-            request = httpx.Request(
-                endpoint.method,
-                clients.parsed(call.url),
-                headers=call.headers,
-                content=call.body,
-                extensions=self._extensions,
-            )
-            response, packed = await clients.exchange(await self._client(call.verbatim), request)
+            answer = await self._send(call)
         except Exception as error:
             failure = failures.from_exception(call.asked, error)
             if failure is None:
                 raise
             raise failure from error
-        self._stats.bytes_in += len(packed)
-        return response.status_code, clients.plain_headers(response), packed
+        self._stats.bytes_in += len(answer[2])
+        return answer
+
+    async def _send(self, call: Call) -> clients.Answer:
+        client = await self._client(call.verbatim)
+        if call.light and isinstance(client, clients.PooledClient):
+            return await clients.fetch(client.pool, call.url, call.headers, self._timeout)
+        request = httpx.Request(
+            call.asked.endpoint.method,
+            clients.parsed(call.url),
+            headers=call.headers,
+            content=call.body,
+            extensions=self._extensions,
+        )
+        return await clients.exchange(client, request)
 
     async def _client(self, verbatim: bool) -> httpx.AsyncClient:
         client = self._given or self._clients.get(verbatim)
         if client is None:
-            client = clients.verbatim_client(self._limits.of(STORAGE)) if verbatim else clients.pooled_client()
+            client = clients.verbatim_client(self._limits.of(STORAGE)) if verbatim else clients.PooledClient()
             self._clients[verbatim] = client
             keeper = clients.kept_open(client)
             await anext(keeper)

@@ -215,7 +215,8 @@ def from_exception(asked: Asked, error: Exception) -> Failure | None:
     below = (aiohttp.ClientError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)
     cause = error.__cause__ if isinstance(error.__cause__, below) else error
     told = f"{asked.origin}: {str(cause) or type(cause).__name__}"
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+    unusable = httpx.InvalidURL | httpx.UnsupportedProtocol | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError
+    if isinstance(error, unusable):
         return Failure(CortexUsageError(f"not an address to ask: {told}", **asked.where))
     if isinstance(cause, aiohttp.ClientConnectorCertificateError):
         return Failure(ConnectError(f"the certificate is not trusted; {told}", **asked.where))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
@@ -31,7 +33,6 @@ class Retrier:
         self._retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Failure),
             wait=self._wait,
-            stop=self._is_spent,
             before_sleep=self._tell,
             reraise=True,
         )
@@ -44,11 +45,22 @@ class Retrier:
         CortexError
             That of the last try; `UnavailableError` if the whole call has spent its retries.
         """
-        retrying = self._retrying.copy()
         if budget := current_budget():
             budget.requests += 1
+        begun = time.monotonic()
         try:
-            answer: T = await retrying(attempt, *args, **kwargs)
+            return await attempt(*args, **kwargs)
+        except Failure as failure:  # seldom: the library's loop costs as much as a request
+            tried = [failure]
+
+        async def again() -> T:
+            if tried:
+                raise tried.pop()
+            return await attempt(*args, **kwargs)
+
+        retrying = self._retrying.copy(stop=functools.partial(self._is_spent, begun))
+        try:
+            answer: T = await retrying(again)
         except Failure as failure:
             if (tries := retrying.statistics["attempt_number"]) > 1:
                 failure.error.add_note(f"gave up after {tries} tries")
@@ -64,11 +76,11 @@ class Retrier:
             return random.uniform(0.75, 1.0) * self._policy.cap
         return self._jitter(state)
 
-    def _is_spent(self, state: tenacity.RetryCallState) -> bool:
+    def _is_spent(self, begun: float, state: tenacity.RetryCallState) -> bool:
         failure = _failure(state)
         if failure.after is not None and failure.after > self._policy.max_retry_after:
             return True
-        if (state.seconds_since_start or 0.0) + state.upcoming_sleep > self._policy.deadline:
+        if time.monotonic() - begun + state.upcoming_sleep > self._policy.deadline:
             return True
         if state.attempt_number >= min(self._policy.attempts, failure.tries or self._policy.attempts):
             return True

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from .engine import Engine
 
+BASIC = {"Accept": "*/*", "User-Agent": "cortexclient"}
+"""The headers of every request."""
 OBJECT = Endpoint(service=STORAGE, name="object", method="GET", path="")
 
 
@@ -163,11 +165,11 @@ class Transport:
 
         engine = self._ready()
         shown = url.partition("?")[0]
-        more = {"Accept-Encoding": "identity" if range else "gzip", **(headers or {})}
+        more = {**BASIC, "Accept-Encoding": "identity" if range else "gzip", **(headers or {})}
         if range:
             more["Range"] = f"bytes={range[0]}-{range[1] - 1}"
-        asked = Asked(OBJECT, shown, "nowhere, as none is sent to object stores")
-        reply = await engine.run(Call(asked, url, _headers(more), verbatim=shown != url))
+        asked, signed = Asked(OBJECT, shown, "nowhere, as none is sent to object stores"), shown != url
+        reply = await engine.run(Call(asked, url, more, verbatim=signed, light=not signed))
         return _cut_out(asked, reply, *range) if range else reply
 
     async def aclose(self) -> None:
@@ -224,7 +226,7 @@ def _url(endpoint: Endpoint, origin: str, path: Mapping[str, str | int], query: 
 def _headers(more: Mapping[str, str]) -> httpx.Headers:
     import httpx
 
-    return httpx.Headers({"Accept": "*/*", "User-Agent": "cortexclient", **more})
+    return httpx.Headers(BASIC | dict(more))
 
 
 def _cut_out(asked: Asked, reply: Reply, start: int, stop: int) -> Reply:
