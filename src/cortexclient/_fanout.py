@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from operator import length_hint
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -59,7 +60,7 @@ async def fan_out(items: Iterable[T], call: Callable[[T], Awaitable[R]], workers
     try:
         with _first_error():
             async with anyio.create_task_group() as group:
-                for _ in range(workers):
+                for _ in range(min(workers, length_hint(items, workers))):
                     group.start_soon(work)
     except CortexError as error:
         error.partial = [done[position] for position in sorted(done)]

@@ -53,7 +53,7 @@ class Annotations:
     async def backups(self) -> pl.DataFrame:
         """All rows of all backup tables (some thousands, kept)."""
         names = [name for name in self.session.spec.backup_tables if self.tables is None or name in self.tables]
-        parts = await fan_out(names, lambda name: self._whole(name, "target_id"), max(len(names), 1))
+        parts = await fan_out(names, lambda name: self._whole(name, "target_id"), len(names))
         return pl.concat([pl.DataFrame(schema=ROWS), *parts])
 
     async def mains(self) -> pl.DataFrame:

@@ -131,7 +131,7 @@ class IdMapper:
             for item in await self._materialize.get_versions_metadata()
             if item["time_stamp"] < reference.time and seconds_left(item) > SAFE_SECONDS
         ]
-        older = await fan_out(valid, self._of_version, workers=max(len(valid), 1))
+        older = await fan_out(valid, self._of_version, workers=len(valid))
         return [one for one in older if one.holds_mains]
 
     async def _of_version(self, item: dict[str, Any]) -> Annotations:

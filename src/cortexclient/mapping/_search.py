@@ -124,7 +124,7 @@ class RootSearch:
             return await self._rows_and_late(int(group["at"][0]), group["root"].to_numpy())
 
         groups = met.filter(pl.col("at") != self._reference.time_ms).partition_by("at")
-        return await self._all(fan_out(groups, of_version, workers=max(len(groups), 1)))
+        return await self._all(fan_out(groups, of_version, workers=len(groups)))
 
     @staticmethod
     async def _all(parts: Awaitable[list[pl.DataFrame]]) -> pl.DataFrame:
@@ -262,7 +262,7 @@ class RootSearch:
             passes = pl.Series("passes", [told[way] for way in asked], pl.Boolean)
             return ways.select("origin", "supervoxel", passes).drop_nulls()
 
-        parts = await fan_out(gaps, of_gap, workers=max(len(gaps), 1))
+        parts = await fan_out(gaps, of_gap, workers=len(gaps))
         return pl.concat(
             [pl.DataFrame(schema={"origin": pl.Int64, "supervoxel": pl.Int64, "passes": pl.Boolean}), *parts]
         )
