@@ -58,7 +58,7 @@ async def fan_out(items: Iterable[T], call: Callable[[T], Awaitable[R]], workers
             done[position] = await call(item)
 
     try:
-        with _first_error():
+        with first_error():
             async with anyio.create_task_group() as group:
                 for _ in range(min(workers, length_hint(items, workers))):
                     group.start_soon(work)
@@ -74,7 +74,7 @@ async def together(*calls: Callable[[], Awaitable[R]]) -> list[R]:
 
 
 @contextmanager
-def _first_error() -> Iterator[None]:
+def first_error() -> Iterator[None]:
     """Raise the first error of a task group as itself: callers catch ``NotFoundError``, not a group that holds one."""
     try:
         yield
@@ -179,7 +179,7 @@ async def _outcomes(
         except CortexError as error:
             return Outcome(one, error=error)
 
-    with running(timeout, progress, len(distinct)) as reporter, _first_error():
+    with running(timeout, progress, len(distinct)) as reporter, first_error():
         async with anyio.create_task_group() as group, receive:
 
             async def work(out: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, Protocol, cast
 
 import pytest
@@ -75,6 +77,20 @@ PLAIN = RouteTable(
 
 class Serve(Protocol):
     def __call__(self, **options: Any) -> Sandbox: ...
+
+
+@pytest.fixture(scope="module")
+def replay(shared_data: Path) -> ModuleType:
+    """The comparison that the recordings come with."""
+    path = shared_data.parent / "tools" / "replay.py"
+    if not path.is_file():
+        pytest.skip("tools/replay.py is not beside the data folder")
+    spec = importlib.util.spec_from_file_location("replay", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

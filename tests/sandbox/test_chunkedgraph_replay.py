@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -37,20 +36,6 @@ REPAIRED = {
 """Recorded successes that are answered differently out of strict mode."""
 
 Exchange = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def replay(shared_data: Path) -> ModuleType:
-    """The comparison that the recordings come with."""
-    path = shared_data.parent / "tools" / "replay.py"
-    if not path.is_file():
-        pytest.skip("tools/replay.py is not beside the data folder")
-    spec = importlib.util.spec_from_file_location("replay", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

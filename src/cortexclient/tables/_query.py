@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._fanout import _first_error, fan_out, running
+from .._fanout import first_error, fan_out, running
 from .._types import When
 from ..errors import CortexError, CortexUsageError
 from ..frames import to_pandas
@@ -238,7 +238,7 @@ class AsyncViewQuery:
     @asynccontextmanager
     async def _batches(self, wish: Wish) -> AsyncIterator[AsyncIterator[pa.RecordBatch]]:
         workers = self._register.session.limits.of("materialize")
-        with running(wish.timeout, wish.progress, None) as reporter, _first_error():
+        with running(wish.timeout, wish.progress, None) as reporter, first_error():
             query, unit = await self._prepared(wish)
             send, receive = anyio.create_memory_object_stream[Any](workers)
 

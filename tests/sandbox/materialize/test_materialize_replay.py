@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import base64
 import gzip
-import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -52,20 +51,6 @@ DIFFERENT: dict[str, str] = {
 """Group and line of an exchange -> why its answer is another one."""
 
 Exchange = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def replay(shared_data: Path) -> ModuleType:
-    """The comparison that the recordings come with."""
-    path = shared_data.parent / "tools" / "replay.py"
-    if not path.is_file():
-        pytest.skip("tools/replay.py is not beside the data folder")
-    spec = importlib.util.spec_from_file_location("replay", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import anyio.to_thread
 import numpy as np
 from anyio.streams.memory import MemoryObjectSendStream
 
-from ..._fanout import FATAL, fan_out, running
+from ..._fanout import FATAL, fan_out, first_error, running
 from ..._isolate import Isolation
 from ..._types import BoolArray, IdArray
 from ..._wire import endpoints, json
@@ -54,22 +54,11 @@ async def outcomes(
     send, receive = anyio.create_memory_object_stream[Outcome[Skeleton]](AHEAD)
     with running(None, progress, len(distinct)) as reporter:
         fetch = Fetch(session, refusals, send, reporter, set(distinct.tolist()))
-        async with _one_error(), anyio.create_task_group() as group, receive:
-            group.start_soon(fetch.run, distinct, generate, timeout)
-            yield receive
-            group.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _one_error() -> AsyncIterator[None]:
-    """Raise the error of the only task as itself."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from first.__cause__
+        with first_error():
+            async with anyio.create_task_group() as group, receive:
+                group.start_soon(fetch.run, distinct, generate, timeout)
+                yield receive
+                group.cancel_scope.cancel()
 
 
 @dataclass(slots=True)
