@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._fanout import first_error, fan_out, running
+from .._fanout import fan_out, first_error, running
 from .._types import When
 from ..errors import CortexError, CortexUsageError
 from ..frames import to_pandas
