@@ -1,10 +1,13 @@
-"""One command for all figures of a part: ``python -m benchmarks PART [--rounds N] [--quick]``."""
+"""One command for all figures of a part: ``python -m benchmarks PART [--rounds N]``.
+
+``all`` measures every part, one after the other; ``report`` prints what is kept.
+"""
 
 from __future__ import annotations
 
 import argparse
 
-from . import graph, imports, mapping, meshes, sandbox_server, skeletons, tables, transport
+from . import graph, imports, mapping, meshes, report, sandbox_server, skeletons, tables, transport
 
 PARTS = {
     "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
@@ -17,11 +20,15 @@ PARTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("part", choices=[*PARTS, "all", "report"])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    for run in PARTS[options.part]:
-        run(rounds=options.rounds)
+    if options.part == "report":
+        report.show_all()
+    for part, runs in PARTS.items():
+        if options.part in (part, "all"):
+            for run in runs:
+                run(rounds=options.rounds)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,58 @@ def keep(part: str, name: str, setting: dict[str, Any], rows: list[dict[str, Any
     show(f"{part}: {name}", setting, rows)
 
 
+def stored() -> dict[str, dict[str, Any]]:
+    """All figures that are kept: by part, by benchmark."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def show_all() -> None:
+    """Print all figures that are kept."""
+    for part, benchmarks in stored().items():
+        for name, kept in benchmarks.items():
+            show(f"{part}: {name}", kept["setting"] | {"load": kept["machine"]["load"]}, kept["rows"])
+
+
+def as_markdown(part: str) -> str:
+    """The kept figures of a part as tables, what they were taken with below each."""
+    return "\n\n".join(_table(name, kept) for name, kept in stored()[part].items())
+
+
+def _table(name: str, kept: dict[str, Any]) -> str:
+    rows, told = kept["rows"], kept["machine"]
+    # what a row is about comes first, then what was counted, then what was measured
+    columns = sorted(rows[0], key=lambda column: (float, int, str).index(type(rows[0][column])), reverse=True)
+    lines = [
+        [column.replace("_", " ") for column in columns],
+        ["---:" if isinstance(rows[0].get(column), int | float) else "---" for column in columns],
+        *([_cell(row.get(column, "")) for column in columns] for row in rows),
+    ]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    packages = ", ".join(f"{package} {number}" for package, number in told["packages"].items())
+    place = f"{told['cores']} cores ({told['platform']}), load {told['load']} when done, Python {told['python']}"
+    return f"**{name}**\n\n{table}\n\n<small>{_setting(kept['setting'])}. {place}, {packages}.</small>"
+
+
+def _setting(setting: dict[str, Any]) -> str:
+    flat = {
+        f"{key} of {outer}": value
+        for outer, group in setting.items()
+        if isinstance(group, dict)
+        for key, value in group.items()
+    }
+    plain = {key: value for key, value in setting.items() if not isinstance(value, dict)}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in (plain | flat).items())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
 def show(title: str, setting: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Print figures as a table, the setting below it."""
-    table = Table(title=title, caption=", ".join(f"{key} {value}" for key, value in setting.items()))
+    table = Table(title=title, caption=_setting(setting))
     for column in rows[0]:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:

@@ -1,0 +1,27 @@
+"""For the reference: parameters that share a line of the docstring have each its own type and default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import griffe
+
+
+class OwnTypes(griffe.Extension):
+    """Griffe gives all names of ``pre, post`` what the first of them has."""
+
+    def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:  # noqa: ARG002
+        """Mend a function."""
+        _mend(func, func.parameters)
+
+    def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:  # noqa: ARG002
+        """Mend a class, whose docstring tells of its constructor."""
+        _mend(cls, cls.parameters)
+
+
+def _mend(thing: griffe.Object, parameters: griffe.Parameters) -> None:
+    for section in thing.docstring.parsed if thing.docstring else ():
+        if section.kind is griffe.DocstringSectionKind.parameters:
+            for told in section.value:
+                if told.name in parameters:
+                    told.annotation, told.value = parameters[told.name].annotation, parameters[told.name].default
