@@ -16,7 +16,7 @@ from .services._base import Session
 from .services.chunkedgraph import AsyncChunkedGraph
 from .services.l2cache import AsyncL2Cache
 from .services.materialize import AsyncMaterialize
-from .services.skeleton import AsyncSkeletons
+from .services.skeleton import AsyncSkeletons, Presence
 from .services.state import AsyncStates
 
 if TYPE_CHECKING:
@@ -169,6 +169,12 @@ class MorphologyCalls:
     async def skeletons_exist(self, root_ids: Ids, *, timeout: float | None = None) -> dict[int, bool]:
         """Tell which roots have a skeleton that is there at once; see ``skeleton.skeletons_exist``."""
         return await self.skeleton.skeletons_exist(root_ids, timeout=timeout)
+
+    async def ensure_skeletons(
+        self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
+    ) -> Results[Presence]:
+        """Have those skeletons made that are not there yet, and wait for them; see ``skeleton.ensure_skeletons``."""
+        return await self.skeleton.ensure_skeletons(root_ids, progress=progress, timeout=timeout)
 
     # -- level 2 -----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,21 @@ from .errors import CortexUsageError, MissingDependency
 Floats = npt.NDArray[np.float64]
 AXON = 2
 """The compartment code of axons in SWC."""
+VERSIONS = {-1: 4, 0: 2, 1: 1, 2: 2, 3: 3, 4: 4}
+"""Versions of skeletons, and what -1 (the newest) and 0 (Neuroglancer's) stand for (SkeletonService 0.23)."""
+
+
+def check_version(version: int) -> int:
+    """The version that a number stands for.
+
+    Raises
+    ------
+    CortexUsageError
+        There is none.
+    """
+    if version not in VERSIONS:
+        raise CortexUsageError(f"skeleton_version={version}: there are {', '.join(map(str, VERSIONS))}")
+    return VERSIONS[version]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +75,12 @@ class Skeleton:
         """Bytes of the arrays."""
         arrays = (self.vertices, self.edges, self.radius, self.compartment, self.lvl2_ids, self.mesh_to_skel_map)
         return sum(array.nbytes for array in arrays)
+
+    def as_version(self, version: int) -> Skeleton:
+        """The same as another version has it: all but 4 lack the level-2 ids (SkeletonService 0.23.11)."""
+        if version == 4:
+            return self
+        return replace(self, lvl2_ids=self.lvl2_ids[:0], meta={**self.meta, "skeleton_version": version})
 
     def cable_length(self) -> float:
         """Length of all edges together, nm."""

@@ -52,6 +52,8 @@ WITHOUT_REFEREE: dict[str, str] = {
     "get_skeletons": "pcg_skel judges it on real neurons in tests/services/test_morphology.py",
     "stream_skeletons": "what get_skeletons is made of; tests/services/test_morphology.py compares them",
     "skeleton.stream_skeletons": "what skeleton.get_skeletons is made of, which has a row",
+    "ensure_skeletons": "it changes the server; tests/services/test_skeleton_bucket.py makes skeletons",
+    "skeleton.ensure_skeletons": "the same",
     "skeleton.generate_bulk_skeletons_async": "it changes the server; tests/services/test_skeleton.py makes skeletons",
     "mesh.get_mesh": "cloud-volume judges it in tests/referee/test_meshes.py",
     "mesh.get_meshes": "cloud-volume judges it in tests/referee/test_meshes.py",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -134,6 +136,71 @@ def test_rates_are_those_of_the_charts() -> None:
     with Sandbox(World.default(), limits="charts") as sandbox:
         statuses = [ask(sandbox, "POST", "bulk/gen_skeletons", {"root_ids": [CURRENT]}).status_code for _ in range(11)]
     assert statuses == [200] * 10 + [429]
+
+
+def test_missing_skeletons_have_a_rate_of_their_own() -> None:
+    with Sandbox(World.default(), limits="charts") as sandbox:
+        old = retired_root(sandbox.world)
+        sandbox.world.skeletons.stuck.add(old)
+        missing = [ask(sandbox, "GET", f"async/get_skeleton/4/{old}/none").status_code for _ in range(11)]
+        there = [ask(sandbox, "GET", f"async/get_skeleton/4/{CURRENT}/none").status_code for _ in range(20)]
+    assert missing == [200] * 10 + [429]
+    assert there == [200] * 20
+
+
+def test_the_bucket_opens_to_a_good_token_only(sandbox: Sandbox) -> None:
+    told = ask(sandbox, "POST", "bulk/get_skeleton_token/4", {"verbose_level": 0}).json()
+    assert set(told) == {"token", "token_type", "expiry", "bucket", "path_template"}
+    store = f"{sandbox.url}/storage/download/storage/v1/b"
+
+    def read(bucket: str, name: str, token: str) -> requests.Response:
+        url = f"{store}/{bucket}/o/{quote(name, safe='')}?alt=media"
+        return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+
+    name = told["path_template"].format(rid=CURRENT)
+    assert name.endswith(f"/4/skeleton__v4__rid-{CURRENT}__ds-{DATASTACK}__res-1x1x1__cs-True__cr-7500.h5.gz")
+    good = read(told["bucket"], name, told["token"])
+    assert (good.status_code, good.headers["Content-Type"]) == (200, "application/octet-stream")
+    assert good.content.startswith(b"\x1f\x8b")
+    assert (
+        read(told["bucket"], told["path_template"].format(rid=retired_root(sandbox.world)), told["token"]).status_code
+        == 404
+    )
+    assert read("other", name, told["token"]).status_code == 404
+    assert read(told["bucket"], name, sandbox.token).status_code == 401
+    sandbox.world.skeletons.passes.revoke()
+    gone = read(told["bucket"], name, told["token"])
+    assert (gone.status_code, gone.json()["error"]["message"]) == (401, "Invalid Credentials")
+
+
+def test_meshparty_reads_the_files(sandbox: Sandbox) -> None:
+    skeleton_io = pytest.importorskip("meshparty.skeleton_io")
+    body = ask(sandbox, "GET", f"async/get_skeleton/4/{CURRENT}/h5").content
+    vertices, edges, meta, members, properties, root = skeleton_io.read_skeleton_h5_by_part(io.BytesIO(body))
+    expected = sandbox.world.skeletons.get(CURRENT)
+    assert vertices.tolist() == expected.vertices.tolist()
+    assert edges.tolist() == expected.edges.tolist()
+    assert members.tolist() == expected.vertex_of.tolist()
+    assert properties == {"radius": expected.radius.tolist(), "compartment": expected.compartment.tolist()}
+    assert (root, meta["root_id"]) == (expected.root, CURRENT)
+
+
+@peers
+def test_caveclient_reads_the_bucket_too(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its storage host is written into its code: it is sent here instead."""
+    service = cave(sandbox).skeleton
+    send = service.session.get
+
+    def here(url: str, **options: Any) -> requests.Response:
+        return send(url.replace("https://storage.googleapis.com", f"{sandbox.url}/storage"), **options)
+
+    monkeypatch.setattr(service.session, "get", here)
+    found = service.fetch_skeletons([CURRENT, retired_root(sandbox.world)], method="gcs")
+    assert list(found) == [str(CURRENT)]
+    expected = sandbox.world.skeletons.get(CURRENT)
+    assert found[str(CURRENT)]["vertices"].tolist() == expected.vertices.tolist()
+    assert found[str(CURRENT)]["lvl2_ids"].tolist() == expected.level2.tolist()
+    assert found[str(CURRENT)]["radius"].tolist() == expected.radius.tolist()
 
 
 def test_a_saved_world_keeps_its_shapes(shared_data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from typing import Any
 
@@ -139,3 +140,83 @@ def test_vertices_that_hang_on_nothing_begin_trees_of_their_own() -> None:
 
 def test_showing_one_is_short() -> None:
     assert repr(wire.decode_flatdict(packed(), ROOT)) == f"Skeleton({ROOT}: 4 vertices, 6 um)"
+
+
+def file_of(**changes: Any) -> bytes:
+    """A file as meshparty writes it, with the service's level-2 ids."""
+    h5py = pytest.importorskip("h5py")
+    body = {key: value for key, value in (BODY | changes).items() if value is not None}
+    target = io.BytesIO()
+    with h5py.File(target, "w") as file:
+        for name in {"vertices", "edges", "mesh_to_skel_map", "lvl2_ids"} & body.keys():
+            values = np.array(body[name])
+            file.create_dataset(name, data=values, compression="gzip" if values.size else None)
+        if "root" in body:
+            file["root"] = body["root"]
+        if "meta" in body:
+            file["meta"] = np.bytes_(json.dumps({"root_id": body["meta"]["root_id"]}).encode())
+        for name in {"radius", "compartment"} & body.keys():
+            file[f"vertex_properties/{name}"] = json.dumps(body[name])
+    return gzip.compress(target.getvalue())
+
+
+def test_files_give_the_same_as_json() -> None:
+    expected = wire.decode_flatdict(packed(), ROOT)
+    for body in (file_of(), gzip.decompress(file_of()), file_of(compartment=[1.0, 2.0, 2.0, 3.0])):
+        found = wire.decode_h5(body, ROOT)
+        for name in ("vertices", "edges", "radius", "compartment", "lvl2_ids", "mesh_to_skel_map"):
+            mine, other = getattr(found, name), getattr(expected, name)
+            assert (mine.tolist(), mine.dtype, mine.shape) == (other.tolist(), other.dtype, other.shape)
+            assert not mine.flags.writeable
+        assert (found.root, dict(found.meta)) == (expected.root, dict(expected.meta))
+
+
+def test_files_may_lack_parts_too() -> None:
+    found = wire.decode_h5(file_of(lvl2_ids=None, compartment=None, radius=None, meta=None), ROOT)
+    assert not len(found.lvl2_ids)
+    assert not len(found.compartment)
+    assert np.isnan(found.radius).all()
+    single = wire.decode_h5(
+        file_of(
+            vertices=[[1.0, 2.0, 3.0]],
+            edges=np.zeros((0, 2), np.int64),
+            mesh_to_skel_map=[0],
+            compartment=[1],
+            radius=[5.0],
+            lvl2_ids=[9],
+        ),
+        ROOT,
+    )
+    assert single.edges.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"root": 4},
+        {"root": None},
+        {"vertices": None},
+        {"mesh_to_skel_map": None},
+        {"edges": [[0, 4]]},
+        {"edges": [[0.5, 1.0]]},
+        {"edges": [[-1, 1]]},
+        {"radius": [1.0]},
+        {"radius": "x"},
+        {"lvl2_ids": [1]},
+        {"lvl2_ids": np.full(5, 2**63, np.uint64)},
+        {"vertices": [[1.0, 2.0], [1.0, 2.0]]},
+        {"meta": {"root_id": ROOT + 1}},
+    ],
+)
+def test_files_that_are_wrong_are_refused_with_their_root(changes: dict[str, Any]) -> None:
+    with pytest.raises(DecodeError) as caught:
+        wire.decode_h5(file_of(**changes), ROOT)
+    assert caught.value.ids == (ROOT,)
+
+
+def test_files_that_are_cut_are_refused() -> None:
+    whole = gzip.decompress(file_of())
+    for length in (0, 5, 100, 2000, len(whole) // 2, len(whole) - 1):
+        for body in (whole[:length], gzip.compress(whole[:length])):
+            with pytest.raises(DecodeError):
+                wire.decode_h5(body, ROOT)

@@ -28,6 +28,7 @@ from cortexclient.diagnosis import Diagnosis
 from cortexclient.interop.meshparty import Transform
 from cortexclient.progress import ProgressLike
 from cortexclient.results import Results
+from cortexclient.services.skeleton import Presence
 
 if TYPE_CHECKING:
     import httpx
@@ -581,6 +582,12 @@ class CortexClient(ClientTwin):
     def skeletons_exist(self, root_ids: Ids, *, timeout: float | None = None) -> dict[int, bool]:
         """Tell which roots have a skeleton that is there at once; see ``skeleton.skeletons_exist``."""
         return _portal.run(self._inner.skeletons_exist, root_ids, timeout=timeout)
+
+    def ensure_skeletons(
+        self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
+    ) -> Results[Presence]:
+        """Have those skeletons made that are not there yet, and wait for them; see ``skeleton.ensure_skeletons``."""
+        return _portal.run(self._inner.ensure_skeletons, root_ids, progress=progress, timeout=timeout)
 
     def get_l2_ids(self, root_id: int, *, timeout: float | None = None) -> IdArray:
         """List the level-2 chunks of a root: (n,) int64, in no particular order; empty for an unknown id."""

@@ -11,6 +11,7 @@ from cortexclient._twin import SyncStream, Twin
 from cortexclient._types import IdArray, Ids
 from cortexclient.progress import ProgressLike
 from cortexclient.results import Results
+from cortexclient.services.skeleton._fetch import Method, Presence
 from cortexclient.services.skeleton._service import AsyncSkeletons
 from cortexclient.skeletons import Skeleton
 
@@ -29,11 +30,21 @@ class Skeletons(Twin[AsyncSkeletons]):
         """Versions of skeletons that the service knows; -1 means the newest, 0 the one for Neuroglancer."""
         return _portal.run(self._inner.get_versions)
 
-    def get_skeleton(self, root_id: int, *, generate: bool = True, timeout: float | None = None) -> Skeleton:
+    def get_skeleton(
+        self,
+        root_id: int,
+        *,
+        skeleton_version: int = 4,
+        generate: bool = True,
+        method: Method = "auto",
+        timeout: float | None = None,
+    ) -> Skeleton:
         """Fetch one skeleton.
 
         Parameters
         ----------
+        skeleton_version, method
+            As for :meth:`get_skeletons`.
         generate
             If there is none yet, have it made, and wait for it (about a minute).
         timeout
@@ -42,24 +53,46 @@ class Skeletons(Twin[AsyncSkeletons]):
         Raises
         ------
         NotFoundError
-            No such root, or it has no skeleton and ``generate`` is off.
+            No such root, or it has no skeleton and ``generate`` is off, or the skeleton is a stub: one vertex for
+            several level-2 chunks.
         ServerRefusedError
             The service could not make one before, and does not try again.
         DeadlineExceeded
             It was not made in time; it may be there later.
         """
-        return _portal.run(self._inner.get_skeleton, root_id, generate=generate, timeout=timeout)
+        return _portal.run(
+            self._inner.get_skeleton,
+            root_id,
+            skeleton_version=skeleton_version,
+            generate=generate,
+            method=method,
+            timeout=timeout,
+        )
 
     def get_skeletons(
-        self, root_ids: Ids, *, generate: bool = True, progress: ProgressLike = None, timeout: float | None = None
+        self,
+        root_ids: Ids,
+        *,
+        skeleton_version: int = 4,
+        generate: bool = True,
+        method: Method = "auto",
+        progress: ProgressLike = None,
+        timeout: float | None = None,
     ) -> Results[Skeleton]:
         """Fetch many skeletons: those that are there in parallel chunks, the others made once and waited for.
 
         Parameters
         ----------
+        skeleton_version
+            4 (-1 means it, too); 3, 2 and 1 (0 means 2) are the same without ``lvl2_ids``.
         generate
             Have those made that are not there yet. Ids that are no roots and roots that the service refuses are sorted
             out before.
+        method
+            The way of what is there. ``"service"``: in its replies, of some skeletons each. ``"bucket"``: as files from
+            its bucket, 64 at once, by a token that the service gives (needs h5py); what the bucket does not give comes
+            from the service. ``"auto"``: the service, but the bucket for the rest of many once the first replies show
+            that it will be faster.
         progress, timeout
             See :class:`~cortexclient.Progress`; seconds for the whole call, after which the outcome of what is not
             there is a :class:`DeadlineExceeded`.
@@ -69,16 +102,31 @@ class Skeletons(Twin[AsyncSkeletons]):
         Results of Skeleton
             In input order; errors by id, as of :meth:`get_skeleton`.
         """
-        return _portal.run(self._inner.get_skeletons, root_ids, generate=generate, progress=progress, timeout=timeout)
+        return _portal.run(
+            self._inner.get_skeletons,
+            root_ids,
+            skeleton_version=skeleton_version,
+            generate=generate,
+            method=method,
+            progress=progress,
+            timeout=timeout,
+        )
 
     def stream_skeletons(
-        self, root_ids: Ids, *, generate: bool = True, progress: ProgressLike = None, timeout: float | None = None
+        self,
+        root_ids: Ids,
+        *,
+        skeleton_version: int = 4,
+        generate: bool = True,
+        method: Method = "auto",
+        progress: ProgressLike = None,
+        timeout: float | None = None,
     ) -> SyncStream[Skeleton]:
         """Fetch many skeletons, handing out each outcome as it arrives, in bounded memory.
 
         Parameters
         ----------
-        generate, progress, timeout
+        skeleton_version, generate, method, progress, timeout
             As for :meth:`get_skeletons`.
 
         Returns
@@ -87,8 +135,33 @@ class Skeletons(Twin[AsyncSkeletons]):
             ``with`` it, then ``for``; one outcome for each distinct id, in no particular order.
         """
         return SyncStream(
-            self._inner.stream_skeletons(root_ids, generate=generate, progress=progress, timeout=timeout), self
+            self._inner.stream_skeletons(
+                root_ids,
+                skeleton_version=skeleton_version,
+                generate=generate,
+                method=method,
+                progress=progress,
+                timeout=timeout,
+            ),
+            self,
         )
+
+    def ensure_skeletons(
+        self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
+    ) -> Results[Presence]:
+        """Have those skeletons made that are not there yet, and wait until they are; none is fetched.
+
+        Parameters
+        ----------
+        progress, timeout
+            As for :meth:`get_skeletons`.
+
+        Returns
+        -------
+        Results of str
+            ``"there"`` (it was) or ``"made"``, in input order; errors by id, as of :meth:`get_skeleton`.
+        """
+        return _portal.run(self._inner.ensure_skeletons, root_ids, progress=progress, timeout=timeout)
 
     def skeletons_exist(
         self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None

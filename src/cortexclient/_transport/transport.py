@@ -142,8 +142,9 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         range: tuple[int, int] | None = None,  # noqa: A002 (the header's own name)
+        query: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Fetch an object from an object store, without a token.
+        """Fetch an object from an object store, without a token of ours.
 
         Parameters
         ----------
@@ -153,6 +154,8 @@ class Transport:
             More request headers.
         range
             Bytes ``[start, stop)`` of the object; exactly these come back.
+        query
+            Parameters that mean the same however they are spelled.
 
         Raises
         ------
@@ -169,6 +172,7 @@ class Transport:
         if range:
             more["Range"] = f"bytes={range[0]}-{range[1] - 1}"
         asked, signed = Asked(OBJECT, shown, "nowhere, as none is sent to object stores"), shown != url
+        url = f"{url}?{urlencode(query)}" if query else url
         reply = await engine.run(Call(asked, url, more, verbatim=signed, light=not signed))
         return _cut_out(asked, reply, *range) if range else reply
 

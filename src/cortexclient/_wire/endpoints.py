@@ -187,6 +187,8 @@ SKELETON_VERSIONS = _skeleton("versions", "GET", "/skeletoncache/api/versions")
 SKELETON_INFO = _skeleton("info", "GET", f"{_K}/precomputed/skeleton/{{version}}/info")
 # the service reads one skeleton after the other: small chunks keep all of its workers busy, and none of them long
 SKELETONS_CACHED = _skeleton("cached", "POST", f"{_K}/bulk/get_cached_skeletons/4/flatdict", batch=25)
+SKELETON_TOKEN = _skeleton("token", "POST", f"{_K}/bulk/get_skeleton_token/4")
+SKELETON = _skeleton("skeleton", "GET", f"{_K}/precomputed/skeleton/4/{{root}}/flatdict")
 SKELETONS_EXIST = _skeleton("exists", "POST", f"{_K}/precomputed/skeleton/exists", batch=1_000)
 SKELETONS_GENERATE = _skeleton("generate", "POST", f"{_K}/bulk/gen_skeletons", batch=1_000)
 SKELETON_CACHE = _skeleton("query_cache", "GET", f"{_K}/precomputed/skeleton/query_cache/4/{{prefixes}}/{{limit}}")

@@ -1,12 +1,13 @@
-"""Skeletons as the service sends them: packed JSON, whose numbers go straight into arrays.
+"""Skeletons as they come: packed JSON from the service, HDF5 files from its bucket; numbers go straight into arrays.
 
-Bodies are gzip by themselves, not by Content-Encoding; in bulk they are hexadecimal text in a JSON object.
+Bodies are gzip by themselves, not by Content-Encoding; the service's bulk replies hold them as hexadecimal text in a
+JSON object.
 """
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ import simdjson
 from isal import igzip, igzip_lib
 
 from .._types import IdArray
-from ..errors import DecodeError
+from ..errors import DecodeError, MissingDependency
 from ..ids import INT64_MAX
 from ..skeletons import Skeleton
 from . import json
@@ -23,6 +24,7 @@ from . import json
 GZIP = b"\x1f\x8b"
 _INTEGERS: Final = "u"
 _NUMBERS: Final = "d"
+HDF5 = b"\x89HDF\r\n\x1a\n"
 _DAMAGED: Final[tuple[Any, ...]] = (OSError, EOFError, igzip_lib.IsalError)
 
 
@@ -72,12 +74,29 @@ def decode_flatdict(body: bytes, root_id: int) -> Skeleton:
     DecodeError
         If it is damaged, cut short, of another root, or its parts do not fit together.
     """
+    return _readable(_decode, body, root_id)
+
+
+def decode_h5(body: bytes, root_id: int) -> Skeleton:
+    """One file of the service's bucket, packed or not: the same skeleton as the service's JSON gives.
+
+    Raises
+    ------
+    DecodeError
+        As of `decode_flatdict`.
+    MissingDependency
+        h5py is not installed.
+    """
+    return _readable(_decode_h5, body, root_id)
+
+
+def _readable(decode: Callable[[bytes, int], Skeleton], body: bytes, root_id: int) -> Skeleton:
     try:
-        return _decode(unpack(body), root_id)
+        return decode(unpack(body), root_id)
     except DecodeError as error:
         error.ids = (root_id,)
         raise
-    except (AttributeError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise DecodeError(f"the skeleton cannot be read ({error})", ids=[root_id]) from error
 
 
@@ -106,6 +125,51 @@ def _decode(body: bytes, root_id: int) -> Skeleton:
     )
     _check(skeleton, meta.get("root_id", root_id))
     return skeleton
+
+
+def _decode_h5(body: bytes, root_id: int) -> Skeleton:
+    """The format is meshparty's (``skeleton_io``, file version 2), and the level-2 ids (SkeletonService 0.23)."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingDependency("h5py", "skeleton", "method='bucket'") from error
+    if not body.startswith(HDF5):
+        raise DecodeError(f"an HDF5 file was promised: {body[:40]!r}")
+    with h5py.File(h5py.h5f.open_file_image(body)) as file:
+        properties = file.get("vertex_properties", {})
+        level2 = file["lvl2_ids"][()] if "lvl2_ids" in file else np.empty(0, np.int64)
+        meta = json.decode(file["meta"][()].tobytes()) if "meta" in file else {}
+        vertices = file["vertices"][()].astype(np.float64, copy=False)
+        kinds = _property(properties, "compartment", np.empty(0)).astype(np.int64)
+        skeleton = Skeleton(
+            root_id=root_id,
+            vertices=_frozen(vertices.reshape(-1, 3)),
+            edges=_whole(file["edges"][()].reshape(-1, 2)),
+            root=int(file["root"][()]),
+            radius=_property(properties, "radius", np.full(len(vertices), np.nan)),
+            compartment=_frozen(kinds),
+            lvl2_ids=_whole(level2),
+            mesh_to_skel_map=_whole(file["mesh_to_skel_map"][()]),
+            meta=meta | {"skeleton_version": 4},  # only this version is stored
+        )
+    _check(skeleton, meta.get("root_id", root_id))
+    return skeleton
+
+
+def _property(properties: Any, name: str, default: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A property of the vertices, which these files hold as JSON text."""
+    if name not in properties:
+        return _frozen(default)
+    values: Any = simdjson.Parser().parse(properties[name][()])
+    return _frozen(np.frombuffer(values.as_buffer(of_type=_NUMBERS), np.float64))
+
+
+def _whole(array: npt.NDArray[Any]) -> IdArray:
+    if array.dtype.kind not in "ui" and array.size:
+        raise DecodeError(f"integers were promised, not {array.dtype}")
+    if array.size and (array.min() < 0 or array.max() > INT64_MAX):
+        raise DecodeError("an integer is below zero or above 2**63 - 1")
+    return _frozen(array.astype(np.int64, copy=False))
 
 
 def _codes(document: Any) -> IdArray:

@@ -24,7 +24,7 @@ from isal import igzip
 
 from . import control, costs, routes
 from .auth import HTML, Accounts, permit
-from .calls import Call, Reply
+from .calls import Call, Reply, Route
 from .counters import Counters, Entry, count_ids
 from .faults import BREAKS, Faults
 from .limits import RateLimits
@@ -117,9 +117,7 @@ class App:
             user = self.accounts.identify(call)
             if isinstance(user, Reply):
                 return user
-            refusal = permit(self.world, user, route, call) or (
-                self.limits.refuse(user.id, route.path) if self.limits else None
-            )
+            refusal = permit(self.world, user, route, call) or self._too_many(user.id, route, call)
             if refusal:
                 return refusal
             user_id = user.id
@@ -132,6 +130,14 @@ class App:
             if timed:
                 await asyncio.sleep(reply.price)
         return reply
+
+    def _too_many(self, user_id: int, route: Route, call: Call) -> Reply | None:
+        if self.limits is None:
+            return None
+        counted = route.path
+        if route.rate is not None:
+            counted += route.rate(self.world, replace(call, now_ms=self.weather.now_ms()))
+        return self.limits.refuse(user_id, counted)
 
     def _call(self, scope: Scope, body: bytes, params: Mapping[str, str]) -> Call:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}

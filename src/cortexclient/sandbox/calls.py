@@ -67,6 +67,8 @@ class Route:
     permission: str | None = "view"
     resource: str | None = None
     """The path parameter naming what is protected (``table``, ``datastack``, ``aligned_volume``); None: any login."""
+    rate: Callable[[World, Call], str] | None = None
+    """What a call is put behind the path if calls of this route are not all counted at one rate."""
 
 
 @dataclass(frozen=True, slots=True)

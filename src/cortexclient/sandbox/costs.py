@@ -56,6 +56,9 @@ SKELETON_READ: Final = 0.020
 SKELETON_EXISTS: Final = 0.002
 """Whether the bucket holds a skeleton, for each id (assumption)."""
 
+BUCKET_TOKEN: Final = 0.2
+"""A token to the service's bucket: two questions to Google (assumption)."""
+
 SKELETON_MADE: Final = 60.0
 """From the queue to the bucket: what the service itself estimates."""
 

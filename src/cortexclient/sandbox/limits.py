@@ -25,6 +25,7 @@ CHARTS: Final = (
     (r"^/skeletoncache/.*/query_cache", "query_cache", 100),
     (r"^/skeletoncache/.*/get_refusal_list", "get_refusal_list", 100),
     (r"^/skeletoncache/.*/info$", "unlimited", None),
+    (r"^/skeletoncache/.*#missing$", "get_skeleton_that_doesnt_exist", 10),
     (r"^/skeletoncache/.*/(precomputed/skeleton|async/get_skeleton)/", "get_skeleton_that_exists", 1000),
 )
 """Pattern of the route, category, requests a minute (None: not limited). The first pattern that fits counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any, Final
@@ -63,6 +64,34 @@ def precomputed(skeleton: Skeleton, version: int) -> bytes:
         (skeleton.compartment, kind),
     )
     return b"".join(np.ascontiguousarray(array, dtype).tobytes() for array, dtype in arrays)
+
+
+def h5(skeleton: Skeleton, datastack: str) -> bytes:
+    """The file that the service's bucket holds: meshparty's (``skeleton_io``, version 2), with the level-2 ids.
+
+    Arrays are packed inside; the properties are JSON text; the description lacks the version, which is always 4.
+    """
+    import h5py
+
+    about = skeleton.meta(datastack, 4)
+    del about["skeleton_version"]
+    packed_arrays = {
+        "vertices": skeleton.vertices,
+        "edges": skeleton.edges,
+        "mesh_to_skel_map": skeleton.vertex_of,
+        "lvl2_ids": skeleton.level2,
+    }
+    target = io.BytesIO()
+    with h5py.File(target, "w") as file:
+        file.attrs["file_version"] = 2
+        for name, values in packed_arrays.items():
+            # there is nothing to pack in an empty array, and h5py refuses to
+            file.create_dataset(name, data=values, compression="gzip" if values.size else None)
+        file["meta"] = np.bytes_(orjson.dumps(about))
+        for name, numbers in _lists(skeleton, 4).items():
+            file[f"vertex_properties/{name}"] = json.dumps(numbers)
+        file["root"] = skeleton.root
+    return target.getvalue()
 
 
 def arrays(skeleton: Skeleton, version: int) -> bytes:
@@ -159,11 +188,9 @@ FORMATS: Final[Formats] = {
     "jsoncompressed": (lambda s, d, v: packed(full_json(s, d, v)), BINARY, False),
     "arrays": (lambda s, _, v: arrays(s, v), JSON, True),
     "arrayscompressed": (lambda s, _, v: packed(arrays(s, v)), BINARY, False),
+    "h5": (lambda s, d, _: h5(s, d), "application/x-hdf5", True),
     "precomputed": (lambda s, _, v: precomputed(s, v), BINARY, True),
     "swc": (lambda s, _, __: swc(s), BINARY, True),
     "swccompressed": (lambda s, _, __: packed(swc(s)), BINARY, False),
 }
-"""Format: how to make it, its content type, and whether the transport compresses it (the others are gzip themselves).
-
-``h5`` fails on the real service (0.23.11) for every skeleton whose file has no inner ``meta``.
-"""
+"""Format: how to make it, its content type, and whether the transport compresses it (others are gzip themselves)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -131,6 +132,29 @@ def _empty(**schema: Any) -> pl.DataFrame:
     return pl.DataFrame(schema=schema)
 
 
+@dataclass
+class Passes:
+    """Tokens that open the service's bucket to readers, each for a while."""
+
+    seconds: float = 3600.0
+    """For how long a new one is good."""
+    _until_ms: dict[str, int] = field(default_factory=dict)
+
+    def issue(self, now_ms: int) -> tuple[str, int]:
+        """A new token, and when it expires (UTC milliseconds)."""
+        token, until = f"ya29.{secrets.token_hex(32)}", now_ms + int(1000 * self.seconds)
+        self._until_ms[token] = until
+        return token, until
+
+    def open(self, token: str, now_ms: int) -> bool:
+        """Whether a token is good now."""
+        return now_ms < self._until_ms.get(token, 0)
+
+    def revoke(self) -> None:
+        """Let all tokens expire at once."""
+        self._until_ms.clear()
+
+
 class Skeletons:
     """The skeleton service's bucket, its queue, and its list of roots that it refuses.
 
@@ -158,6 +182,10 @@ class Skeletons:
         """Roots whose skeleton is never finished."""
         self.seconds: float | None = None
         """How long one takes; None: `costs.SKELETON_MADE` where service times are on, else no time."""
+        self.passes = Passes()
+        """What opens the bucket."""
+        self.service_version = "0.23.11"
+        """An older service (below 0.23.9) hands out neither many cached skeletons at once nor tokens to its bucket."""
 
     def get(self, root_id: int) -> Skeleton:
         """The skeleton of a root, whether the bucket holds it or not."""

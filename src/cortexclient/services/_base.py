@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from .._coalesce import Coalescer
 from .._transport import Reply, Transport
@@ -22,6 +23,8 @@ from ..errors import CortexUsageError, NotFoundError, ServerRefusedError
 F = TypeVar("F", bound=Callable[..., Any])
 
 SERVER_VARIABLE = "CORTEXCLIENT_SERVER"
+STORES = {"gs": "https://storage.googleapis.com", "s3": "https://s3.amazonaws.com"}
+"""Where the buckets of each scheme are, unless a mirror has them."""
 MINUTES = 60.0
 """Answers that may change (datastack records, the list of versions) are asked again after a few of these."""
 
@@ -141,11 +144,15 @@ class Session:
     def object_url(self, cloudpath: str) -> str:
         """Where an object of a bucket is asked for: ``gs://BUCKET/PATH`` as an ordinary URL, URLs as they are."""
         scheme, _, place = cloudpath.partition("://")
-        stores = {"gs": "https://storage.googleapis.com", "s3": "https://s3.amazonaws.com"}
-        if scheme not in stores:
-            return cloudpath
+        return f"{self._store(scheme)}/{place}" if scheme in STORES else cloudpath
+
+    def private_object_url(self, bucket: str, name: str) -> str:
+        """Where an object of a Google bucket is asked for with a token (``?alt=media`` gives its contents)."""
+        return f"{self._store('gs')}/download/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
+
+    def _store(self, scheme: str) -> str:
         mirror = f"{self.server}/storage" if self._only_server else self.spec.storage_url
-        return f"{(mirror or stores[scheme]).rstrip('/')}/{place}"
+        return (mirror or STORES[scheme]).rstrip("/")
 
     async def snapshot(self, timestamp: When | None = None) -> Snapshot:
         """Resolve the instant of a call: its own, else the client's pin, else now."""

@@ -14,6 +14,7 @@ ALL: tuple[RouteTable, ...] = (
     skeletoncache.TABLE,
     state.TABLE,
     meshing.TABLE,
+    skeletoncache.BUCKET_TABLE,
     storage.TABLE,
 )
 """All tables but those that need more than a world: ``auth.table`` needs the accounts."""

@@ -1,9 +1,11 @@
-"""The skeleton service (SkeletonService 0.23.11)."""
+"""The skeleton service (SkeletonService 0.23.11), and its bucket."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,22 +21,31 @@ from ..skeletons import GENERATORS, Skeletons
 if TYPE_CHECKING:
     from ..world import World
 
-VERSION: Final = "0.23.11"
 VERSIONS: Final = (-1, 0, 1, 2, 3, 4)
 RESOLVED: Final = {-1: 4, 0: 2}
 """The newest, and the one for Neuroglancer."""
 BULK_MOST, CACHED_MOST = 10, 500
 KEPT_BODIES: Final = 1_024
+BULK_SINCE: Final = (0, 23, 9)
+"""Version of the service that brought the bulk route and the token to the bucket."""
+MISSING: Final = "#missing"
+"""What the rate of requests for skeletons that are not there is counted under, behind the route's path."""
 
 
 class RefusedError(Exception):
     """A root that the service makes no skeleton of: a 400 with its reason."""
 
 
+class UnknownRouteError(Exception):
+    """An older service does not have this route."""
+
+
 def on_error(call: Call, error: Exception) -> Reply:
     """What is the matter with a root is a 400; anything else is a 500 without a word, which is repaired to a 400."""
     if isinstance(error, RefusedError):
         return _answer({"Error": str(error)}, 400)
+    if isinstance(error, UnknownRouteError):
+        return _answer({"message": "The requested URL was not found on the server."}, 404)
     if isinstance(error, _BadFormatError):
         return _answer({"Error": "" if call.strict else f"there is no format {error}"}, 500 if call.strict else 400)
     if call.strict:
@@ -55,9 +66,9 @@ def _answer(value: Any, status: int = 200, price: float = 0.0) -> Reply:
     return Reply(json.dumps(value).encode() + b"\n", status, price=price)
 
 
-def service_version(_: World, call: Call) -> Reply:  # noqa: ARG001 - handlers share one signature
+def service_version(world: World, call: Call) -> Reply:  # noqa: ARG001 - handlers share one signature
     """Version of the service."""
-    return _answer(VERSION)
+    return _answer(world.skeletons.service_version)
 
 
 def versions(_: World, call: Call) -> Reply:  # noqa: ARG001
@@ -91,8 +102,8 @@ def get_skeleton(world: World, call: Call) -> Reply:
     """One skeleton. A root without one is queued, and the answer waits for it; so long that a proxy may step in."""
     root_id, version = int(call.params["root"]), _version(call)
     form = call.params.get("format", "precomputed")
-    if form == "h5":
-        raise ValueError("the file of a skeleton cannot be written")  # (0.23.11)
+    if form == "h5" and call.strict:
+        raise ValueError("the recorded service could not write it")  # its files had no inner "meta"
     if form not in FORMATS and form != "none":
         raise _BadFormatError(form)
     _check(world, root_id)
@@ -115,6 +126,12 @@ def get_skeleton(world: World, call: Call) -> Reply:
             body = packed(body)
             headers.append(("Content-Encoding", "gzip"))
     return Reply(body, 200, content_type, tuple(headers), price=costs.SKELETON_READ + wait)
+
+
+def rate_of(world: World, call: Call) -> str:
+    """Skeletons that are not there are asked for at another rate."""
+    ids = np.array([int(call.params["root"])], np.int64) if call.params["root"].isdecimal() else np.zeros(0, np.int64)
+    return "" if world.skeletons.cached(ids, call.now_ms).all() else MISSING
 
 
 @lru_cache(maxsize=KEPT_BODIES)
@@ -148,6 +165,7 @@ def get_bulk(world: World, call: Call) -> Reply:
 
 def get_cached(world: World, call: Call) -> Reply:
     """Up to 500 skeletons that are there; nothing is said of the others."""
+    _since(world.skeletons, BULK_SINCE)
     asked = call.json()
     ids, form, version = _ids(asked["root_ids"]), _bulk_format(call), _version(call)
     if len(ids) > CACHED_MOST:
@@ -192,7 +210,7 @@ def query_cache(world: World, call: Call) -> Reply:
     return _answer({"num_found": len(found), "files": [_file(call.params["datastack"], i) for i in listed]})
 
 
-def _file(datastack: str, root_id: int) -> str:
+def _file(datastack: str, root_id: int | str) -> str:
     return f"skeleton__v4__rid-{root_id}__ds-{datastack}__res-1x1x1__cs-True__cr-7500.h5.gz"
 
 
@@ -203,9 +221,51 @@ def refusal_list(world: World, call: Call) -> Reply:
     return Reply(packed(f"DATASTACK_NAME,ROOT_ID\n{rows}".encode()), 200, BINARY, headers)
 
 
-def token(_: World, call: Call) -> Reply:  # noqa: ARG001
-    """The key to the bucket, which needs a Google account behind the service: here there is none."""
-    return _answer({"message": "Internal Server Error"}, 500)
+def token(world: World, call: Call) -> Reply:
+    """The key to the bucket; the recorded service has no Google account to get one from."""
+    store, datastack = world.skeletons, call.params["datastack"]
+    _since(store, BULK_SINCE)
+    _version(call)
+    if call.strict:
+        return _answer({"message": "Internal Server Error"}, 500)
+    value, until_ms = store.passes.issue(call.now_ms)
+    expiry = datetime.fromtimestamp(until_ms / 1000, UTC).replace(tzinfo=None).isoformat()
+    path = f"{datastack}/4/{_file(datastack, '{rid}')}"
+    return _answer(
+        {"token": value, "token_type": "Bearer", "expiry": expiry, "bucket": BUCKET, "path_template": path},
+        price=costs.BUCKET_TOKEN,
+    )
+
+
+BUCKET: Final = "cave_skeletons"
+OBJECT: Final = re.compile(r"(?P<datastack>[^/]+)/4/skeleton__v4__rid-(?P<root>\d+)__ds-(?P=datastack)__res-.*\.h5\.gz")
+
+
+def read_object(world: World, call: Call) -> Reply:
+    """A file of the bucket, as Google's storage answers: with a good token, and without any ``Content-Encoding``."""
+    store = world.skeletons
+    if not store.passes.open(call.headers.get("authorization", "").removeprefix("Bearer "), call.now_ms):
+        return _google_error(401, "Invalid Credentials")
+    found = OBJECT.fullmatch(call.params["path"]) if call.params["bucket"] == BUCKET else None
+    if found is None or not store.cached(np.array([int(found["root"])], np.int64), call.now_ms)[0]:
+        return _google_error(404, f"No such object: {call.params['bucket']}/{call.params['path']}")
+    return Reply(_stored(store, int(found["root"]), found["datastack"]), 200, BINARY)
+
+
+def _google_error(status: int, message: str) -> Reply:
+    return _answer({"error": {"code": status, "message": message, "errors": [{"message": message}]}}, status)
+
+
+@lru_cache(maxsize=KEPT_BODIES)
+def _stored(store: Skeletons, root_id: int, datastack: str) -> bytes:
+    make, _, _ = FORMATS["h5"]
+    return packed(make(store.get(root_id), datastack, 4))
+
+
+def _since(store: Skeletons, version: tuple[int, ...]) -> None:
+    """Refuse what came with a later version of the service."""
+    if tuple(map(int, store.service_version.split("."))) < version:
+        raise UnknownRouteError
 
 
 def _check(world: World, root_id: int) -> None:
@@ -272,7 +332,7 @@ TABLE = RouteTable(
         _get(f"{_S}/query_cache/{{version}}/{{prefixes}}/{{limit}}", query_cache),
         _get(f"{_S}/{{version}}/info", info),
         *(
-            _get(f"{_P}/{way}/{rest}", get_skeleton)
+            Route(_GET, f"{_P}/{way}/{rest}", get_skeleton, resource="datastack", rate=rate_of)
             for way in ("precomputed/skeleton", "async/get_skeleton")
             for rest in ("{version}/{root}/{format}", "{version}/{root}", "{root}")
         ),
@@ -284,3 +344,8 @@ TABLE = RouteTable(
     on_error=on_error,
     wrong_method=wrong_method,
 )
+
+BUCKET_TABLE = RouteTable(
+    "storage", (_open("/storage/download/storage/v1/b/{bucket}/o/{path:path}", read_object),), on_error=on_error
+)
+"""Google's storage, as the tokens open it (its JSON API)."""

@@ -1,5 +1,6 @@
-"""The skeleton service: from its bucket, or made and waited for."""
+"""The skeleton service: what is there, from its replies or its bucket; the rest made and waited for."""
 
+from ._fetch import Method, Presence
 from ._service import AsyncSkeletons
 
-__all__ = ["AsyncSkeletons"]
+__all__ = ["AsyncSkeletons", "Method", "Presence"]

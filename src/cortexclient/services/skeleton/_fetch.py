@@ -1,238 +1,131 @@
-"""How many skeletons arrive: from the bucket in small chunks at once; the missing are queued once and waited for."""
+"""How many skeletons arrive: from our cache, from the cheaper one of two ways, and what is not there yet is made."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from importlib.util import find_spec
+from typing import Final, Literal
 
-import anyio
-import anyio.to_thread
 import numpy as np
-from anyio.streams.memory import MemoryObjectSendStream
 
-from ..._fanout import FATAL, fan_out, first_error, running
-from ..._isolate import Isolation
-from ..._types import BoolArray, IdArray
-from ..._wire import endpoints, json
-from ..._wire import skeletons as wire
-from ...errors import CortexError, DeadlineExceeded, DecodeError, NotFoundError, ServerRefusedError
-from ...ids import batches, layer_of
-from ...progress import ProgressLike, Reporter
-from ...results import Outcome
+from ..._fanout import fan_out
+from ..._types import IdArray
+from ..._wire import endpoints
+from ...errors import CortexError, CortexUsageError, MissingDependency, NotFoundError
+from ...ids import batches
 from ...skeletons import Skeleton
-from .._base import Session, segmentation_table
+from .._base import Session
+from ._bucket import Bucket
+from ._bulk import BulkReplies, Hand, exist
+from ._outbox import Outbox
+from ._queue import Queue, Refusals
 
-AHEAD: Final = 50
-"""Outcomes that may wait for a slow reader."""
-FIRST_LOOK, LONGEST_LOOK, LOOK_FACTOR = 1.0, 30.0, 1.5
-"""Seconds between two looks whether queued skeletons are there: the service makes one in about a minute, and allows 100
-looks a minute."""
-PATIENCE: Final = 900.0
-"""Seconds without any progress after which a queue is given up, where the caller named no time-out."""
-IN_THREAD: Final = 2_000_000
-"""Hexadecimal characters beyond which a skeleton is decoded in a thread, not to hold up the event loop."""
-
-Refusals = Callable[[], Awaitable[IdArray]]
+Method = Literal["auto", "service", "bucket"]
+BUCKET_SECONDS: Final = 0.003
+"""What a file of the bucket takes of our own CPU, which bounds that way (measured: 1.9 ms to decode, the rest HTTP)."""
 
 
-@asynccontextmanager
-async def outcomes(
-    session: Session,
-    ids: IdArray,
-    refusals: Refusals,
-    *,
-    generate: bool,
-    progress: ProgressLike,
-    timeout: float | None,
-) -> AsyncIterator[AsyncIterator[Outcome[Skeleton]]]:
-    """One outcome for each distinct id, as they arrive; within ``timeout`` seconds, or as `DeadlineExceeded`."""
-    distinct = np.array(list(dict.fromkeys(ids.tolist())), np.int64)
-    send, receive = anyio.create_memory_object_stream[Outcome[Skeleton]](AHEAD)
-    with running(None, progress, len(distinct)) as reporter:
-        fetch = Fetch(session, refusals, send, reporter, set(distinct.tolist()))
-        with first_error():
-            async with anyio.create_task_group() as group, receive:
-                group.start_soon(fetch.run, distinct, generate, timeout)
-                yield receive
-                group.cancel_scope.cancel()
+def check_method(method: Method) -> None:
+    """Refuse a way that there is not.
+
+    Raises
+    ------
+    CortexUsageError, MissingDependency
+        No such way; none without h5py.
+    """
+    if method not in ("auto", "service", "bucket"):
+        raise CortexUsageError(f"method={method!r}: give 'auto', 'service' or 'bucket'")
+    if method == "bucket" and find_spec("h5py") is None:
+        raise MissingDependency("h5py", "skeleton", "method='bucket'")
 
 
-@dataclass(slots=True)
+class Sources:
+    """What is there, by the cheaper way as far as that is known: the first replies of the service tell."""
+
+    def __init__(self, session: Session, method: Method) -> None:
+        self._method, self._bulk, self._bucket = method, BulkReplies(session), Bucket(session)
+
+    async def fetch(self, ids: IdArray, hand: Hand) -> IdArray:
+        """Hand out what is there; the ids of which there is nothing."""
+        if await self._past_the_service():
+            ids = await self._bucket.fetch(ids, hand)
+        return await self._bulk.fetch(ids, hand) if len(ids) else ids
+
+    async def _past_the_service(self) -> bool:
+        if self._method == "auto":
+            seen = self._bulk.seconds_each
+            return BUCKET_SECONDS < seen < np.inf and find_spec("h5py") is not None and await self._bucket.opens()
+        return self._method == "bucket"
+
+
 class Fetch:
-    """The work of one call. ``left`` are the ids without an outcome."""
+    """The work of one call.
 
-    session: Session
-    refusals: Refusals
-    send: MemoryObjectSendStream[Outcome[Skeleton]]
-    reporter: Reporter
-    left: set[int]
+    Parameters
+    ----------
+    refusals
+        Lists the roots that the service refuses.
+    generate
+        Have those made that are not there.
+    version
+        Of the skeletons that are handed out.
+    """
 
-    async def run(self, ids: IdArray, generate: bool, timeout: float | None) -> None:
-        """Produce an outcome for each id, then close the stream."""
-        async with self.send:
-            with anyio.move_on_after(timeout) as scope:
-                await self._produce(ids, generate)
-            if scope.cancelled_caught:
-                text = f"no skeleton within timeout={timeout:g} seconds: if it is being made, ask again later"
-                await self._fail(np.array(sorted(self.left), np.int64), DeadlineExceeded, text)
+    def __init__(self, session: Session, refusals: Refusals, *, generate: bool, method: Method, version: int) -> None:
+        self._session, self._refusals, self._generate, self._version = session, refusals, generate, version
+        self._sources = Sources(session, method)
 
-    async def _produce(self, ids: IdArray, generate: bool) -> None:
-        missing = await self._from_bucket(await self._roots_among(ids))
+    async def run(self, outbox: Outbox[Skeleton], ids: IdArray) -> None:
+        """Produce an outcome for each id."""
+        queue = Queue(self._session, self._refusals, outbox)
+        await self._there(outbox, await queue.roots_among(ids))
+        missing = outbox.open(ids)
         if not len(missing):
             return
-        if not generate:
+        if not self._generate:
             text = "there is no skeleton yet: generate=True has the service make one"
-            await self._fail(missing, NotFoundError, text)
+            await outbox.fail(missing, NotFoundError, text)
             return
-        await self._wait_for(await self._makeable(missing))
 
-    # -- outcomes ----------------------------------------------------------------------------------------------------
+        async def arrived(made: IdArray) -> None:
+            await self._there(outbox, made)
 
-    async def _done(self, outcome: Outcome[Skeleton]) -> None:
-        self.left.discard(outcome.id)
-        self.reporter.add(done=outcome.ok, failed=not outcome.ok)
-        await self.send.send(outcome)
+        await queue.make(missing, arrived)
 
-    async def _fail(self, ids: IdArray, kind: type[CortexError], text: str, **where: Any) -> None:
+    async def _there(self, outbox: Outbox[Skeleton], ids: IdArray) -> None:
+        """Hand out what is kept here, and what is there."""
+        cache, asked = self._session.cache, []
         for i in ids.tolist():
-            await self._done(Outcome(i, error=kind(text, ids=[i], **where)))
-
-    # -- what can be had ---------------------------------------------------------------------------------------------
-
-    async def _roots_among(self, ids: IdArray) -> IdArray:
-        """The ids of the roots' layer; it costs no request of its own, since the graph's description is cached."""
-
-        async def load() -> int:
-            return int(json.decode((await self.session.send(endpoints.SEGMENTATION_INFO)).body)["graph"]["n_layers"])
-
-        key = ("n_layers", self.session.server, self.session.spec.datastack)
-        top: int = await self.session.cache.get(key, load)
-        good: BoolArray = layer_of(ids) == top
-        await self._fail(ids[~good], NotFoundError, f"no root: those are of layer {top}")
-        return ids[good]
-
-    async def _makeable(self, missing: IdArray) -> IdArray:
-        """What the service can make a skeleton of. Queueing anything else would end on its list of refused roots."""
-        session, record = self.session, await self.session.record()
-        tables = json.decode((await session.send(endpoints.L2_TABLES)).body)
-        if segmentation_table(record) not in tables:
-            text = f"{session.spec.datastack} has no level-2 cache, of which skeletons are made"
-            await self._fail(missing, NotFoundError, text)
-            return missing[:0]
-        missing = await self._without_refused(missing)
-
-        async def valid(chunk: IdArray) -> IdArray:
-            body = json.encode({"node_ids": chunk})
-            reply = await session.send(endpoints.VALID_NODES, query={"start_timestamp": "0"}, body=body, ids=chunk)
-            return json.decode_id_list(reply.body, "valid_roots")
-
-        chunks = batches(missing, session.batch(endpoints.VALID_NODES))
-        known = await fan_out(chunks, valid, session.limits.of("chunkedgraph"))
-        good = np.isin(missing, np.concatenate(known)) if known else np.zeros(0, np.bool_)
-        await self._fail(missing[~good], NotFoundError, "there is no such root")
-        return missing[good]
-
-    async def _without_refused(self, ids: IdArray) -> IdArray:
-        refused = np.isin(ids, await self.refusals())
-        text = "the skeleton service refuses this root: it is on its list of those it could not make"
-        endpoint = str(endpoints.SKELETON_REFUSALS)
-        await self._fail(ids[refused], ServerRefusedError, text, status=400, endpoint=endpoint)
-        return ids[~refused]
-
-    # -- the bucket --------------------------------------------------------------------------------------------------
-
-    async def _from_bucket(self, ids: IdArray) -> IdArray:
-        """Hand out what is cached here or there; the ids for which the service has nothing."""
-        session = self.session
-        known = np.array([session.cache.holds(self._key(i)) for i in ids.tolist()], np.bool_)
-        for i in ids[known].tolist():
-            skeleton: Skeleton = await session.cache.get(self._key(i), partial(self._single, i))
-            await self._done(Outcome(i, value=skeleton))
-        asked, workers = ids[~known], session.limits.of("skeleton")
-        size = _balanced(len(asked), session.batch(endpoints.SKELETONS_CACHED), workers)
-        absent = await fan_out(batches(asked, size), self._chunk, workers)
-        return np.concatenate(absent) if absent else asked
-
-    async def _chunk(self, ids: IdArray) -> IdArray:
-        isolation = Isolation(self._ask)
-        try:
-            await isolation.ask(ids)
-        except FATAL:
-            raise
-        except CortexError as error:
-            rest = np.array([i for i in ids.tolist() if i in self.left], np.int64)
-            if isinstance(error, DecodeError) and len(rest) > 1:  # one skeleton may have spoiled the whole reply
-                return np.concatenate([await self._chunk(half) for half in np.array_split(rest, 2)])
-            for i in rest.tolist():
-                await self._done(Outcome(i, error=error))
-            return ids[:0]
-        for i, reason in isolation.errors.items():
-            await self._done(Outcome(i, error=reason))
-        return np.concatenate([ids[:0], *(absent for _, absent in isolation.found)])
-
-    async def _ask(self, ids: IdArray) -> IdArray:
-        """Hand out the skeletons of one request; the ids it has nothing about."""
-        # the reply leaves out what is not there, and says nothing of why
-        body = json.encode({"root_ids": ids, "generate_missing": False, "verbose_level": 0})
-        found = wire.decode_bulk((await self.session.send(endpoints.SKELETONS_CACHED, body=body, ids=ids)).body)
-        for i in ids.tolist():
-            if i in found:
-                await self._decoded(i, found.pop(i))
-        return np.array([i for i in ids.tolist() if i in self.left], np.int64)
-
-    async def _decoded(self, root_id: int, text: str) -> None:
-        try:
-            if len(text) > IN_THREAD:
-                skeleton = await anyio.to_thread.run_sync(wire.decode_hex, text, root_id)
+            kept: Skeleton | None = await cache.recall(self._key(i))
+            if kept is None:
+                asked.append(i)
             else:
-                skeleton = wire.decode_hex(text, root_id)
-        except DecodeError as error:
-            await self._done(Outcome(root_id, error=error))
-            return
+                await outbox.done(i, kept.as_version(self._version))
 
-        async def load() -> Skeleton:
-            return skeleton
+        async def hand(root_id: int, found: Skeleton | CortexError) -> None:
+            found = _without_stub(found)
+            if isinstance(found, CortexError):
+                await outbox.failed(root_id, found)
+            else:
+                await cache.keep(self._key(root_id), found)
+                await outbox.done(root_id, found.as_version(self._version))
 
-        await self.session.cache.get(self._key(root_id), load)
-        await self._done(Outcome(root_id, value=skeleton))
+        async def fetch(chunk: IdArray) -> None:
+            await self._sources.fetch(chunk, hand)
 
-    async def _single(self, root_id: int) -> Skeleton:
-        """One that has left our cache just now."""
-        body = json.encode({"root_ids": [root_id], "generate_missing": False, "verbose_level": 0})
-        reply = await self.session.send(endpoints.SKELETONS_CACHED, body=body, ids=(root_id,))
-        found = wire.decode_bulk(reply.body)
-        if root_id not in found:
-            raise NotFoundError("the service does not have its skeleton any more", ids=[root_id])
-        return wire.decode_hex(found[root_id], root_id)
+        workers = self._session.limits.of("skeleton")
+        size = _balanced(len(asked), self._session.batch(endpoints.SKELETONS_CACHED), workers)
+        await fan_out(batches(np.array(asked, np.int64), size), fetch, workers)
 
     def _key(self, root_id: int) -> tuple[object, ...]:
-        return ("skeleton", self.session.server, self.session.spec.datastack, root_id)
+        return ("skeleton", self._session.server, self._session.spec.datastack, root_id)
 
-    # -- the queue ---------------------------------------------------------------------------------------------------
 
-    async def _wait_for(self, ids: IdArray) -> None:
-        """Queue skeletons, and look after them at growing intervals until each is there, refused, or given up."""
-        if not len(ids):
-            return
-        await queue(self.session, ids)
-        delay, progress_at = FIRST_LOOK, time.monotonic()
-        while len(ids):
-            await anyio.sleep(delay)
-            there = await exist(self.session, ids)
-            if there.any():
-                await self._from_bucket(ids[there])
-                progress_at = time.monotonic()
-            ids = np.array([i for i in ids.tolist() if i in self.left], np.int64)
-            ids = await self._without_refused(ids) if len(ids) else ids
-            if time.monotonic() - progress_at > PATIENCE:
-                text = f"queued, and not made within {PATIENCE:g} seconds: ask again later"
-                await self._fail(ids, DeadlineExceeded, text)
-                return
-            delay = min(delay * LOOK_FACTOR, LONGEST_LOOK)
+def _without_stub(found: Skeleton | CortexError) -> Skeleton | CortexError:
+    """Refuse what is no form: one vertex for several chunks (a cell of a single chunk has but one)."""
+    if isinstance(found, CortexError) or len(found.vertices) > 1 or len(found.mesh_to_skel_map) <= 1:
+        return found
+    text = f"its skeleton is a stub: one vertex for all of its {len(found.mesh_to_skel_map):,} level-2 chunks"
+    return NotFoundError(text, ids=[found.root_id])
 
 
 def _balanced(n: int, most: int, workers: int) -> int:
@@ -241,30 +134,20 @@ def _balanced(n: int, most: int, workers: int) -> int:
     return max(1, -(-n // max(1, waves * workers)))
 
 
-async def queue(session: Session, ids: IdArray) -> float:
-    """Have skeletons made; the service's guess of the seconds."""
-
-    async def one(chunk: IdArray) -> float:
-        body = json.encode({"root_ids": chunk, "skeleton_version": 4, "verbose_level": 0})
-        return float(json.decode((await session.send(endpoints.SKELETONS_GENERATE, body=body, ids=chunk)).body))
-
-    return sum(await fan_out(batches(ids, session.batch(endpoints.SKELETONS_GENERATE)), one, workers=2))
+Presence = Literal["there", "made"]
 
 
-async def exist(session: Session, ids: IdArray) -> BoolArray:
-    """Whether the service has each of some distinct ids."""
+async def ensure(session: Session, refusals: Refusals, outbox: Outbox[Presence], ids: IdArray) -> None:
+    """Have those made that are not there, and fetch none."""
+    queue = Queue(session, refusals, outbox)
+    roots = await queue.roots_among(ids)
+    there = await exist(session, roots)
+    for i in roots[there].tolist():
+        await outbox.done(i, "there")
 
-    async def one(chunk: IdArray) -> BoolArray:
-        body = json.encode({"root_ids": chunk, "skeleton_version": 4, "verbose_level": 0})
-        found = json.decode((await session.send(endpoints.SKELETONS_EXIST, body=body, ids=chunk)).body)
-        if isinstance(found, bool):  # the service's answer about a single id
-            return np.full(len(chunk), found)
-        if not isinstance(found, dict) or any(str(i) not in found for i in chunk.tolist()):
-            raise DecodeError(
-                "an answer about each id was promised", ids=chunk, endpoint=str(endpoints.SKELETONS_EXIST)
-            )
-        return np.array([found[str(i)] for i in chunk.tolist()], np.bool_)
+    async def arrived(made: IdArray) -> None:
+        for i in made.tolist():
+            await outbox.done(i, "made")
 
-    workers = session.limits.of("skeleton")
-    parts = await fan_out(batches(ids, session.batch(endpoints.SKELETONS_EXIST)), one, workers)
-    return np.concatenate(parts) if parts else np.zeros(0, np.bool_)
+    if not there.all():
+        await queue.make(roots[~there], arrived)

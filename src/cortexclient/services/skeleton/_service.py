@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,9 +15,14 @@ from ...errors import CortexUsageError, DecodeError
 from ...ids import as_ids, unique_ids
 from ...progress import ProgressLike
 from ...results import Outcome, Results, Stream
-from ...skeletons import Skeleton
+from ...skeletons import Skeleton, check_version
 from .._base import Service
-from ._fetch import exist, outcomes, queue
+from ._bulk import exist
+from ._fetch import Fetch, Method, Presence, check_method, ensure
+from ._outbox import Work, outcomes
+from ._queue import queue
+
+T = TypeVar("T")
 
 
 class AsyncSkeletons(Service):
@@ -33,11 +39,21 @@ class AsyncSkeletons(Service):
         """Versions of skeletons that the service knows; -1 means the newest, 0 the one for Neuroglancer."""
         return tuple(json.decode((await self._session.send(endpoints.SKELETON_VERSIONS)).body))
 
-    async def get_skeleton(self, root_id: int, *, generate: bool = True, timeout: float | None = None) -> Skeleton:
+    async def get_skeleton(
+        self,
+        root_id: int,
+        *,
+        skeleton_version: int = 4,
+        generate: bool = True,
+        method: Method = "auto",
+        timeout: float | None = None,
+    ) -> Skeleton:
         """Fetch one skeleton.
 
         Parameters
         ----------
+        skeleton_version, method
+            As for :meth:`get_skeletons`.
         generate
             If there is none yet, have it made, and wait for it (about a minute).
         timeout
@@ -46,20 +62,26 @@ class AsyncSkeletons(Service):
         Raises
         ------
         NotFoundError
-            No such root, or it has no skeleton and ``generate`` is off.
+            No such root, or it has no skeleton and ``generate`` is off, or the skeleton is a stub: one vertex for
+            several level-2 chunks.
         ServerRefusedError
             The service could not make one before, and does not try again.
         DeadlineExceeded
             It was not made in time; it may be there later.
         """
-        found = await self.get_skeletons([root_id], generate=generate, timeout=timeout)
-        return found[int(as_ids(root_id, "root_id")[0])]
+        one = int(as_ids(root_id, "root_id")[0])
+        found = await self.get_skeletons(
+            [one], skeleton_version=skeleton_version, generate=generate, method=method, timeout=timeout
+        )
+        return found[one]
 
     async def get_skeletons(
         self,
         root_ids: Ids,
         *,
+        skeleton_version: int = 4,
         generate: bool = True,
+        method: Method = "auto",
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> Results[Skeleton]:
@@ -67,9 +89,16 @@ class AsyncSkeletons(Service):
 
         Parameters
         ----------
+        skeleton_version
+            4 (-1 means it, too); 3, 2 and 1 (0 means 2) are the same without ``lvl2_ids``.
         generate
             Have those made that are not there yet. Ids that are no roots and roots that the service refuses are sorted
             out before.
+        method
+            The way of what is there. ``"service"``: in its replies, of some skeletons each. ``"bucket"``: as files from
+            its bucket, 64 at once, by a token that the service gives (needs h5py); what the bucket does not give comes
+            from the service. ``"auto"``: the service, but the bucket for the rest of many once the first replies show
+            that it will be faster.
         progress, timeout
             See :class:`~cortexclient.Progress`; seconds for the whole call, after which the outcome of what is not
             there is a :class:`DeadlineExceeded`.
@@ -80,15 +109,23 @@ class AsyncSkeletons(Service):
             In input order; errors by id, as of :meth:`get_skeleton`.
         """
         ids = as_ids(root_ids, "root_ids")
-        async with self.stream_skeletons(ids, generate=generate, progress=progress, timeout=timeout) as arriving:
-            arrived: dict[int, Outcome[Skeleton]] = {outcome.id: outcome async for outcome in arriving}
-        return Results([arrived[i] for i in dict.fromkeys(ids.tolist())])
+        stream = self.stream_skeletons(
+            ids,
+            skeleton_version=skeleton_version,
+            generate=generate,
+            method=method,
+            progress=progress,
+            timeout=timeout,
+        )
+        return await _collected(stream, ids)
 
     def stream_skeletons(
         self,
         root_ids: Ids,
         *,
+        skeleton_version: int = 4,
         generate: bool = True,
+        method: Method = "auto",
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> Stream[Skeleton]:
@@ -96,7 +133,7 @@ class AsyncSkeletons(Service):
 
         Parameters
         ----------
-        generate, progress, timeout
+        skeleton_version, generate, method, progress, timeout
             As for :meth:`get_skeletons`.
 
         Returns
@@ -104,14 +141,29 @@ class AsyncSkeletons(Service):
         Stream of Skeleton
             ``async with`` it, then ``async for``; one outcome for each distinct id, in no particular order.
         """
+        ids, version = as_ids(root_ids, "root_ids"), check_version(skeleton_version)
+        check_method(method)
+        fetch = Fetch(self._session, self.get_refusal_list, generate=generate, method=method, version=version)
+        return _stream(ids, fetch.run, progress, timeout)
+
+    async def ensure_skeletons(
+        self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
+    ) -> Results[Presence]:
+        """Have those skeletons made that are not there yet, and wait until they are; none is fetched.
+
+        Parameters
+        ----------
+        progress, timeout
+            As for :meth:`get_skeletons`.
+
+        Returns
+        -------
+        Results of str
+            ``"there"`` (it was) or ``"made"``, in input order; errors by id, as of :meth:`get_skeleton`.
+        """
         ids = as_ids(root_ids, "root_ids")
-        if timeout is not None and timeout <= 0:
-            raise CortexUsageError(f"timeout={timeout}: must be above zero seconds")
-        return Stream(
-            lambda: outcomes(
-                self._session, ids, self.get_refusal_list, generate=generate, progress=progress, timeout=timeout
-            )
-        )
+        work: Work[Presence] = partial(ensure, self._session, self.get_refusal_list)
+        return await _collected(_stream(ids, work, progress, timeout), ids)
 
     async def skeletons_exist(
         self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
@@ -189,3 +241,15 @@ class AsyncSkeletons(Service):
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.SKELETON_INFO, {"version": skeleton_version})
         return dict(json.decode(reply.body))
+
+
+def _stream(ids: IdArray, work: Work[T], progress: ProgressLike, timeout: float | None) -> Stream[T]:
+    if timeout is not None and timeout <= 0:
+        raise CortexUsageError(f"timeout={timeout}: must be above zero seconds")
+    return Stream(lambda: outcomes(ids, work, progress=progress, timeout=timeout))
+
+
+async def _collected(stream: Stream[T], ids: IdArray) -> Results[T]:
+    async with stream as arriving:
+        arrived: dict[int, Outcome[T]] = {outcome.id: outcome async for outcome in arriving}
+    return Results([arrived[i] for i in dict.fromkeys(ids.tolist())])
