@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ._sync.client import CortexClient
     from ._twin import SyncStream
     from ._types import Ids, Snapshot, When
+    from .bulk.blocking import BulkJob
+    from .bulk.job import AsyncBulkJob
     from .config import Limits, RetryPolicy, Timeouts
     from .datasets import DatasetSpec, get_spec, known_specs, register
     from .errors import (
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from .results import Outcome, Results, Stream
 
 _HOMES = {
+    "AsyncBulkJob": ".bulk.job",
     "AsyncCortexClient": "._client",
     "AuthError": ".errors",
+    "BulkJob": ".bulk.blocking",
     "CortexClient": "._sync.client",
     "CortexError": ".errors",
     "CortexUsageError": ".errors",
@@ -63,8 +67,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncBulkJob",
     "AsyncCortexClient",
     "AuthError",
+    "BulkJob",
     "CortexClient",
     "CortexError",
     "CortexUsageError",

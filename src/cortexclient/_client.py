@@ -17,7 +17,7 @@ from .config import Limits, RetryPolicy, Timeouts
 from .datasets.spec import DatasetSpec, get_spec
 from .errors import CortexUsageError
 from .progress import ProgressLike
-from .services._base import Session, check_aware
+from .services._base import Session, check_aware, internal
 from .services.chunkedgraph import AsyncChunkedGraph
 from .services.info import AsyncInfo
 from .services.materialize import AsyncMaterialize
@@ -104,6 +104,19 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         view = object.__new__(type(self))
         view._wire(_pinned(self._session, version, timestamp))
         return view
+
+    @property
+    @internal
+    def session(self) -> Session:
+        """Its connection, and what it is pinned to."""
+        return self._session
+
+    @internal
+    def share(self, workers: int) -> Self:
+        """A client of its own with the same settings, but with the limits of one of several workers."""
+        one = object.__new__(type(self))
+        one._wire(self._session.unopened(self._session.limits.shared_by(workers)))
+        return one
 
     # -- services ----------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from ._client import AsyncCortexClient
 from .errors import CortexError, CortexUsageError
 from .links import client_as_html
 from .results import Flow, Outcome
+from .services._base import internal
 from .tables._listing import Listing
 
 A = TypeVar("A")
@@ -55,6 +56,14 @@ class Twin(Generic[A]):
 
 class ClientTwin(Twin[AsyncCortexClient]):
     """A blocking client: it owns connections, and opens others in a forked child."""
+
+    @classmethod
+    @internal
+    def of(cls, inner: AsyncCortexClient) -> Self:
+        """The blocking face of an asynchronous client that nobody else uses."""
+        twin = object.__new__(cls)
+        twin._own(inner)
+        return twin
 
     def _own(self, inner: AsyncCortexClient) -> None:
         self._found = _portal.generation(), _closed_in_time(inner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -52,6 +52,25 @@ class Limits:
         """Requests at once to ``service``."""
         default = self.storage_in_flight if service == STORAGE else self.in_flight
         return self.per_service.get(service, default)
+
+    def shared_by(self, workers: int) -> Limits:
+        """One worker's part, where ``workers`` of them work for the same user: all of them together keep these limits.
+
+        Each may have one request under way at least, whatever they are.
+        """
+        if workers < 1:
+            raise CortexUsageError(f"shared_by({workers}): must be one worker at least")
+        services = {name: _part(count, workers) for name, count in self.per_service.items()}
+        return replace(
+            self,
+            in_flight=_part(self.in_flight, workers),
+            storage_in_flight=_part(self.storage_in_flight, workers),
+            per_service=services,
+        )
+
+
+def _part(count: int, workers: int) -> int:
+    return max(1, count // workers)
 
 
 def _make_limits(in_flight: int, storage: int, per_service: dict[str, int], batch: dict[str, int]) -> Limits:

@@ -76,6 +76,10 @@ class Transport:
     def __setstate__(self, settings: dict[str, Any]) -> None:
         Transport.__init__(self, **settings)
 
+    def unopened(self, limits: Limits) -> Transport:
+        """The same settings but for the limits, with connections of its own."""
+        return Transport(**{**self.__getstate__(), "limits": limits})
+
     @property
     def closed(self) -> bool:
         """Whether it was closed."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 from ..errors import NotFoundError
 
@@ -41,6 +43,15 @@ class DatasetSpec:
     """Bucket or folder of static table exports."""
     storage_url: str | None = None
     """Base URL that replaces ``gs://`` (``gs://B/p`` -> ``{storage_url}/B/p``); for mirrors and the sandbox."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it down as what JSON knows."""
+        return asdict(self) | {"backup_tables": list(self.backup_tables)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**{**values, "backup_tables": tuple(values["backup_tables"])})
 
 
 _SPECS: dict[str, DatasetSpec] = {}

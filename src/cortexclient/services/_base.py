@@ -80,10 +80,11 @@ class Session:
         """Pin another instant over the same connections and caches."""
         return replace(self, version=version, timestamp=timestamp)
 
-    def unopened(self) -> Session:
-        """The same settings with connections and a cache of their own."""
-        transport, cache = copy.copy(self.transport), copy.copy(self.cache)
-        return replace(self, transport=transport, cache=cache, coalescer=Coalescer())
+    def unopened(self, limits: Limits | None = None) -> Session:
+        """The same settings, perhaps with other limits, with connections and a cache of their own."""
+        limits = limits or self.limits
+        transport, cache = self.transport.unopened(limits), copy.copy(self.cache)
+        return replace(self, transport=transport, limits=limits, cache=cache, coalescer=Coalescer())
 
     @property
     def server(self) -> str:

@@ -1,0 +1,167 @@
+"""What both faces of a job have: the question, and what can be told of it without asking a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+import pyarrow as pa
+
+from .._types import IdArray
+from ..datasets.spec import DatasetSpec
+from ..errors import CortexUsageError
+from ..frames import to_pandas
+from .ledger import FAILED, Ledger
+from .report import JobStatus, Verification, status_of, verify
+from .sources import IdSource, blocks, first_times, regroup
+from .spec import JobSpec
+from .tasks import Task, find_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+C = TypeVar("C")
+
+PATIENCE = 300.0
+
+
+class JobBase(Generic[C]):
+    """See :class:`~cortexclient.AsyncBulkJob`."""
+
+    def __init__(
+        self,
+        task: str,
+        ids: IdSource | None,
+        out: str | Path,
+        *,
+        client: C | str | DatasetSpec | None = None,
+        column: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        sink: str | None = None,
+        part_size: int | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._options = _plain(options or {})
+        self._task: Task = find_task(task, self._options, sink)
+        if part_size is not None and part_size <= 0:
+            raise CortexUsageError(f"part_size={part_size}: must be above zero")
+        if client is None and ids is not None:
+            raise CortexUsageError("a new job needs client=: a client, or the name of a dataset")
+        self._ids = ids
+        self._column = column
+        self._sink = sink or self._task.sinks[0]
+        self._part_size = part_size
+        self.patience = patience
+        self._client = client
+        self.ledger = Ledger(Path(out))
+
+    @classmethod
+    def open(cls, out: str | Path, *, client: C | str | DatasetSpec | None = None, patience: float = PATIENCE) -> Self:
+        """Open the job that is in a folder.
+
+        Parameters
+        ----------
+        out
+            The folder.
+        client
+            Default: one for the job's dataset and server.
+        patience
+            As for a new job.
+
+        Raises
+        ------
+        CortexUsageError
+            If there is none.
+        """
+        spec = Ledger(Path(out)).spec()
+        return cls(
+            spec.task,
+            None,
+            out,
+            client=client,
+            options=spec.options,
+            sink=spec.sink,
+            part_size=spec.part_size,
+            patience=patience,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is."""
+        return self.ledger.path
+
+    @property
+    def spec(self) -> JobSpec:
+        """The question as it was frozen."""
+        return self.ledger.spec()
+
+    def status(self) -> JobStatus:
+        """Tell how far the job is, by the counts that its parts were written with."""
+        return status_of(self.ledger, self.spec)
+
+    def verify(self) -> Verification:
+        """Check that every id has exactly one outcome, and that every file is as it was written; all are read."""
+        return verify(self.ledger, self.spec, self._task)
+
+    def failures(self) -> pd.DataFrame:
+        """List the ids that failed: ``id, error, status, message, attempts``."""
+        tables = [self.ledger.failures(k) for k in self.parts_with_failures()]
+        return to_pandas(pa.concat_tables([FAILED.empty_table(), *tables])).astype({"status": "Int32"})
+
+    def scan(self) -> pl.LazyFrame:
+        """Read the rows of all parts that are done, lazily and in the order of the parts."""
+        import polars as pl
+
+        done = [k for k in range(self.spec.parts) if self.ledger.is_done(k)]
+        files = [self.ledger.part(k) for k in done if (m := self.ledger.manifest(k)) and m.rows]
+        return pl.scan_parquet(files) if files else pl.LazyFrame(schema={self._task.given: pl.Int64})
+
+    def parts_to_do(self) -> list[int]:
+        """List the parts that are not done."""
+        return [k for k in range(self.spec.parts) if not self.ledger.is_done(k)]
+
+    def parts_with_failures(self) -> list[int]:
+        """List the parts that are done, but for some ids."""
+        done = (k for k in range(self.spec.parts) if self.ledger.is_done(k))
+        return [k for k in done if (m := self.ledger.manifest(k)) and m.failed]
+
+    def damaged_parts(self) -> list[int]:
+        """List the parts whose files are not as they were written; all are read."""
+        return [k for k in range(self.spec.parts) if self.ledger.is_done(k) and self.ledger.damage(k)]
+
+    def led(self) -> AbstractContextManager[None]:
+        """Keep out whoever else would hand out the parts; workers on single parts may come in."""
+        return self.ledger.led()
+
+    def __repr__(self) -> str:
+        state = self.status() if self.ledger.exists else f"{self._task.call}: not begun"
+        return f"{type(self).__name__}({str(self.folder)!r}: {state})"
+
+    def _cut(self) -> tuple[int, Iterator[IdArray]]:
+        """The size of a part, and the ids of each."""
+        if self._ids is None:
+            raise CortexUsageError(f"{self.folder} holds no job, and no ids are given")
+        found = blocks(self._ids, self._column, self._task.given)
+        size = self._part_size or self._task.part_size
+        return size, regroup(found if self._task.one_row_each else first_times(found), size)
+
+    def count_ids(self, parts: list[int], *, failed: bool = False) -> int:
+        """Count the ids of parts, or those of them that failed."""
+        if failed:
+            return sum(self.ledger.failures(k).num_rows for k in parts)
+        spec = self.spec
+        last = spec.count - (spec.parts - 1) * spec.part_size
+        return sum(spec.part_size if k < spec.parts - 1 else last for k in parts)
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as ``job.json`` gives them back."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(options)))
+    except (TypeError, ValueError) as error:
+        raise CortexUsageError(f"options must be plain values, which JSON can hold: {error}") from error
+    return plain

@@ -1,0 +1,338 @@
+"""What a job is made of: ids in blocks, files that are whole or not there, locks, attempts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from cortexclient import AsyncCortexClient
+from cortexclient.bulk import attempts
+from cortexclient.bulk.attempts import persist, spared
+from cortexclient.bulk.ledger import FAILED, Ledger, Manifest
+from cortexclient.bulk.locks import locked
+from cortexclient.bulk.sinks import in_order
+from cortexclient.bulk.sources import Digest, blocks, first_times, regroup
+from cortexclient.bulk.spec import JobSpec
+from cortexclient.bulk.tasks import TASKS, find_task
+from cortexclient.datasets.spec import MINNIE_PUBLIC
+from cortexclient.errors import (
+    ConnectError,
+    CortexError,
+    CortexUsageError,
+    InvalidToken,
+    NotFoundError,
+    ServerError,
+    ServerRefusedError,
+)
+from cortexclient.services.mesh import AsyncMesh
+
+BIG = 2**53
+IDS = [BIG + 1, 5, BIG + 3, 5, 864691135858491438]
+
+
+def joined(source: Any, column: str | None = None) -> list[int]:
+    return [i for part in blocks(source, column, "root_id") for i in part.tolist()]
+
+
+# -- ids -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.array, pd.Series, pl.Series, iter, lambda ids: map(str, ids), pa.array]
+)
+def test_ids_come_from_anything(kind: Callable[[list[int]], Any]) -> None:
+    assert joined(kind(IDS)) == IDS
+
+
+def test_ids_come_from_files(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"weight": 0.5, "root_id": IDS})
+    frame.to_csv(tmp_path / "ids.csv", index=False)
+    frame.astype({"root_id": "uint64"}).to_parquet(tmp_path / "ids.parquet")
+    (tmp_path / "ids.txt").write_text("\n".join(map(str, IDS)))
+    for name in ("ids.csv", "ids.parquet", "ids.txt"):
+        assert joined(tmp_path / name) == joined(str(tmp_path / name)) == IDS
+    with pytest.raises(CortexUsageError, match="no column 'cell'"):
+        joined(tmp_path / "ids.csv", "cell")
+    with pytest.raises(CortexUsageError, match="floats"):
+        joined(tmp_path / "ids.parquet", "weight")
+    with pytest.raises(CortexUsageError, match="no file"):
+        joined("ids-of-nobody.csv")
+
+
+def test_an_iterator_is_read_as_it_is_needed() -> None:
+    taken = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    first = next(regroup(blocks(endless(), None, "root_id"), 1_000))
+    assert first.tolist() == list(range(1, 1_001))
+    assert taken <= 65_536
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=9)), st.integers(1, 7))
+def test_parts_keep_all_ids_and_their_order(parts: list[list[int]], size: int) -> None:
+    arrays = [np.array(part, np.int64) for part in parts]
+    flat = [i for part in parts for i in part]
+    cut = [part.tolist() for part in regroup(arrays, size)]
+    assert [i for part in cut for i in part] == flat
+    assert all(len(part) == size for part in cut[:-1])
+    assert all(cut)
+    assert [i for part in first_times(arrays) for i in part.tolist()] == list(dict.fromkeys(flat))
+
+
+# -- the ledger ------------------------------------------------------------------------------------------------------
+
+
+def spec_of(digest: Digest, **other: Any) -> JobSpec:
+    fields = {
+        "task": "get_roots",
+        "options": {"stop_layer": 2},
+        "sink": "parquet",
+        "part_size": 2,
+        "dataset": MINNIE_PUBLIC,
+        "server": None,
+        "version": None,
+        "timestamp": pd.Timestamp("2024-01-01", tz="UTC").to_pydatetime(),
+        "count": digest.count,
+        "digest": str(digest),
+    }
+    return JobSpec(**fields | other)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path)
+    ledger.create(regroup([np.array(IDS)], 2), spec_of)
+    return ledger
+
+
+ROWS = pa.table({"supervoxel_id": IDS[:2], "root_id": [7, 8]})
+NONE = FAILED.empty_table()
+
+
+def test_the_ledger_knows_its_ids_and_what_it_is(ledger: Ledger) -> None:
+    spec = ledger.spec()
+    assert (spec.count, spec.parts) == (5, 3)
+    assert [ledger.ids(k).tolist() for k in range(3)] == [IDS[:2], IDS[2:4], IDS[4:]]
+    assert ledger.all_ids().tolist() == IDS
+    assert ledger.ids_are(spec)
+    assert JobSpec.from_json(spec.to_json(), "x") == spec
+
+
+def test_a_changed_job_is_refused(ledger: Ledger) -> None:
+    path = ledger.path / "job.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"part_size": 3}))
+    with pytest.raises(CortexError, match="was changed"):
+        ledger.spec()
+    path.write_text(json.dumps(content | {"format": 2}))
+    with pytest.raises(CortexError, match="format 2"):
+        ledger.spec()
+    path.write_text("{")
+    with pytest.raises(CortexError, match="damaged"):
+        ledger.spec()
+
+
+def test_another_question_is_another_job(ledger: Ledger) -> None:
+    spec = ledger.spec()
+    spec.refuse_other({"task": "get_roots", "options": {"stop_layer": 2}}, "here")
+    with pytest.raises(CortexUsageError, match=r"here holds another job \(version None, not 5\)"):
+        spec.refuse_other({"task": "get_roots", "version": 5}, "here")
+
+
+def test_a_part_is_there_or_not(ledger: Ledger) -> None:
+    assert not ledger.is_done(0)
+    ledger.commit(0, ROWS, NONE, Manifest(2, 0, 2))
+    assert ledger.is_done(0)
+    assert ledger.damage(0) is None
+    assert parquet.read_table(ledger.part(0)).equals(ROWS)
+    assert not list(ledger.path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "unlink", "no manifest", "stray failures", "bad manifest"])
+def test_damage_is_seen(ledger: Ledger, harm: str) -> None:
+    ledger.commit(0, ROWS, NONE, Manifest(2, 0, 2))
+    part, manifest = ledger.part(0), ledger.path / "part-000000.json"
+    body = part.read_bytes()
+    if harm == "flip":
+        part.write_bytes(body[:50] + bytes([body[50] ^ 1]) + body[51:])
+    elif harm == "cut":
+        part.write_bytes(body[:-1])
+    elif harm == "unlink":
+        part.unlink()
+    elif harm == "no manifest":
+        manifest.unlink()
+    elif harm == "bad manifest":
+        manifest.write_text('{"ok": 2}')
+    else:
+        parquet.write_table(NONE, ledger.failed(0))
+    assert ledger.damage(0)
+
+
+def test_what_cannot_be_written_leaves_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cortexclient.bulk.ledger.os.fsync", full)
+        with pytest.raises(CortexError, match="No space left on device"):
+            ledger.commit(0, ROWS, NONE, Manifest(2, 0, 2))
+    assert not ledger.is_done(0)
+    assert not list(ledger.path.glob(".*.tmp"))
+
+
+# -- locks -----------------------------------------------------------------------------------------------------------
+
+
+HOLDER = """
+import pathlib, sys
+from cortexclient.bulk.locks import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_excludes_and_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(CortexUsageError, match=f"another process .pid {holder.pid} on"), locked(path, shared=True):
+            pass
+        holder.kill()
+    with locked(path, shared=True), locked(path, shared=True), pytest.raises(CortexUsageError), locked(path):
+        pass
+    with locked(path):
+        pass
+
+
+# -- attempts --------------------------------------------------------------------------------------------------------
+
+
+class Asked:
+    """A service that fails for some ids; counts the calls."""
+
+    def __init__(self, bad: dict[int, CortexError]) -> None:
+        self.bad, self.calls, self.rows = bad, 0, []
+
+    async def __call__(self, ids: np.ndarray) -> pa.Table:
+        self.calls += 1
+        for i in ids.tolist():
+            if i in self.bad:
+                raise self.bad[i]
+        return pa.table({"id": ids})
+
+    async def spared(self, ids: list[int]) -> dict[int, CortexError]:
+        return await spared(self, np.array(ids), self.rows.append)
+
+    @property
+    def answered(self) -> list[int]:
+        return sorted(i for rows in self.rows for i in rows["id"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("error", "most"),
+    [
+        (ServerError("500", status=500), 21),
+        (ServerRefusedError("400", status=400), 21),
+        (NotFoundError("no", ids=[77]), 3),
+        (ServerError("500", status=500, ids=range(60, 90)), 15),
+    ],
+)
+async def test_what_spoils_a_call_is_set_aside(error: CortexError, most: int) -> None:
+    service = Asked({77: error})
+    assert await service.spared([*range(1_000)]) == {77: error}
+    assert service.answered == [i for i in range(1_000) if i != 77]
+    assert service.calls <= most
+
+
+async def test_a_service_that_is_away_is_the_error_of_all() -> None:
+    away = ConnectError("away")
+    assert await Asked({5: away}).spared([4, 5, 6]) == dict.fromkeys([4, 5, 6], away)
+
+
+@pytest.mark.parametrize("error", [InvalidToken("no"), CortexUsageError("no"), NotFoundError("no such version")])
+async def test_what_hits_every_id_alike_is_raised(error: CortexError) -> None:
+    service = Asked(dict.fromkeys(range(1_000), error))
+    with pytest.raises(type(error)):
+        await service.spared([*range(1_000)])
+    assert service.calls < 40
+
+
+async def test_persistence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(attempts, "LONGEST_PAUSE", 0.001)
+    calls: list[list[int]] = []
+    away, bad = ConnectError("away"), NotFoundError("none")
+
+    async def attempt(ids: np.ndarray) -> dict[int, CortexError]:
+        calls.append(ids.tolist())
+        if len(calls) < 6:  # at first for all of them
+            return dict.fromkeys(ids.tolist(), away)
+        return {i: bad if i == 1 else away for i in ids.tolist() if i < 3}
+
+    outcomes = await persist(attempt, np.arange(9), patience=0.1)
+    assert calls[:6] == [list(range(9))] * 6
+    assert calls[6:] == []  # six attempts are enough for the few
+    assert outcomes.errors == {0: away, 1: bad, 2: away}
+    table = outcomes.table({1: 4}).to_pydict()
+    assert table["id"] == [0, 1, 2]
+    assert table["error"] == ["ConnectError", "NotFoundError", "ConnectError"]
+    assert table["attempts"] == [6, 10, 6]
+
+    async def never(ids: np.ndarray) -> dict[int, CortexError]:
+        return dict.fromkeys(ids.tolist(), away)
+
+    with pytest.raises(ConnectError) as caught:
+        await persist(never, np.arange(9), patience=0.002)
+    assert "resume" in str(caught.value.__notes__)
+
+
+@given(st.lists(st.integers(0, 20)), st.sets(st.integers(0, 20)))
+def test_rows_stand_in_the_order_of_the_ids(ids: list[int], there: set[int]) -> None:
+    rows = pa.table({"id": pa.array(list(there), pa.int64()), "x": pa.array([i * 2 for i in there], pa.int64())})
+    found = in_order(np.array(ids, np.int64), rows, "id")
+    assert found["id"].to_pylist() == [i for i in ids if i in there]
+    assert found["x"].to_pylist() == [2 * i for i in ids if i in there]
+
+
+# -- tasks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_named_like_its_call() -> None:
+    for name, task in TASKS.items():
+        assert hasattr(AsyncCortexClient, name) or hasattr(AsyncMesh, name)
+        assert (task.ask is None) != (task.stream is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sink", "why"),
+    [
+        ("get_root", {}, None, "did you mean 'get_roots'"),
+        ("get_roots", {"stop": 2}, None, "its options: stop_layer"),
+        ("root_lifetimes", {"timestamp": "now"}, None, "its instant is that of the client"),
+        ("get_meshes", {}, "swc", "choose of draco"),
+    ],
+)
+def test_a_task_that_there_is_not(name: str, options: dict[str, Any], sink: str | None, why: str) -> None:
+    with pytest.raises(CortexUsageError, match=why):
+        find_task(name, options, sink)
