@@ -105,7 +105,6 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         view._wire(_pinned(self._session, version, timestamp))
         return view
 
-    @property
     @internal
     def session(self) -> Session:
         """Its connection, and what it is pinned to."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import _cli_bulk
 from ._cli_auth import auth
 from .errors import CortexError, CortexUsageError
 
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(auth, name="auth")
+app.add_typer(_cli_bulk.jobs, name="jobs")
+for command in (_cli_bulk.skeletons, _cli_bulk.meshes, _cli_bulk.synapses):
+    app.command()(command)
 
 
 def main() -> None:
@@ -95,99 +97,54 @@ class Direction(StrEnum):
 @app.command(name="map")
 def translate(
     direction: Direction,
-    ids: Annotated[
-        Path, typer.Argument(help="A .parquet or .csv file, or one id per line.", exists=True, dir_okay=False)
-    ],
+    ids: _cli_bulk.Ids,
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.parquet", help="Where the answers go.")],
-    column: Annotated[str | None, typer.Option(help="Column of the ids; needed where there are several.")] = None,
-    dataset: Annotated[str, typer.Option(help="Name of a dataset or datastack.")] = "minnie_public",
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="One server for all services; default: $CORTEXCLIENT_SERVER.")
-    ] = None,
-    version: Annotated[int | None, typer.Option(help="Materialization version; default: the newest.")] = None,
-    timestamp: Annotated[str | None, typer.Option(metavar="ISO", help="An instant with its time zone.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="OUT.parquet|FOLDER", help="Where the answers go: a file, or the folder of a job."
+        ),
+    ],
+    column: _cli_bulk.Column = None,
+    dataset: _cli_bulk.Dataset = "minnie_public",
+    server: _cli_bulk.Server = None,
+    version: _cli_bulk.Version = None,
+    timestamp: _cli_bulk.Timestamp = None,
     detail: Annotated[bool, typer.Option("--detail", help="Say why: status, timestamp, source, n_matches.")] = False,
+    part_size: _cli_bulk.PartSize = None,
+    resume: _cli_bulk.Resume = False,
+    plan: _cli_bulk.Plan = False,
+    dask: _cli_bulk.Dask = None,
 ) -> None:
     """Translate a file of root ids to cell ids, or back; -1: none, or several.
 
+    Into a file, all at once; into a folder part by part, so that millions of ids can be resumed (with all details).
     The token is taken from $CORTEXCLIENT_TOKEN or CAVE's secret files.
     """
-    from . import AsyncCortexClient
+    from . import BulkJob, CortexClient
 
+    when: dict[str, Any] = {"version": version, "timestamp": _cli_bulk.instant(timestamp)}
+    if out.suffix != ".parquet" or plan or dask:
+        client = CortexClient(dataset, server=server, **when)
+        job = BulkJob(direction.method, ids, out, client=client, column=column, part_size=part_size)
+        _cli_bulk.begin(job, client, resume=resume, plan=plan, dask=dask)
+        return
     asked = read_ids(ids, column, direction.column)
-    when = {"version": version, "timestamp": _instant(timestamp)}
-
-    async def ask() -> tuple[pd.DataFrame, int]:
-        async with AsyncCortexClient(dataset, server=server) as client:
-            call = getattr(client, direction.method)
-            return await call(asked, detail=True, progress=sys.stderr.isatty(), **when), client.stats.requests
-
-    frame, requests = asyncio.run(ask())
+    with CortexClient(dataset, server=server) as client:
+        frame = getattr(client, direction.method)(asked, detail=True, progress=sys.stderr.isatty(), **when)
+        requests = client.stats.requests
     counts = ", ".join(f"{n:,} {status}" for status, n in frame["status"].value_counts().items())
     write(frame if detail else frame.iloc[:, :1], out)
     typer.echo(f"{len(frame):,} ids ({counts}), version {frame.attrs['version']}, {requests:,} requests: {out}")
 
 
-def _instant(text: str | None) -> datetime | None:
-    try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError as error:
-        raise CortexUsageError(f"--timestamp {text!r} is no ISO time: write 2024-06-05T10:10:00+00:00") from error
-
-
 def read_ids(path: Path, column: str | None, usual: str) -> IdArray:
-    """Read a file of ids, as exact integers.
+    """Read a file of ids, (n,) int64, exactly; see :func:`~cortexclient.bulk.sources.blocks`."""
+    import numpy as np
 
-    Parameters
-    ----------
-    path
-        ``.parquet``, ``.csv`` with a header, anything else: one id per line.
-    column
-        Which column; None: the only one, or the one called ``usual``.
+    from .bulk.sources import blocks
 
-    Returns
-    -------
-    (n,) int64
-    """
-    from .ids import as_ids
-
-    if path.suffix not in {".parquet", ".csv"}:
-        return as_ids(path.read_text().split(), f"the ids of {path}")
-    import pyarrow as pa
-
-    try:
-        found = (_parquet_column if path.suffix == ".parquet" else _csv_column)(path, column, usual)
-    except pa.ArrowInvalid as error:
-        raise CortexUsageError(f"{path} cannot be read: {error}") from error
-    return as_ids(found, f"the ids of {path}")
-
-
-def _parquet_column(path: Path, column: str | None, usual: str) -> Any:
-    from pyarrow import parquet
-
-    name = _chosen(parquet.read_schema(path).names, column, usual, path)
-    return parquet.read_table(path, columns=[name])[name]
-
-
-def _csv_column(path: Path, column: str | None, usual: str) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    with csv.open_csv(path) as reader:
-        name = _chosen(reader.schema.names, column, usual, path)
-    # typed before it is parsed: a column that is guessed may become floats
-    return csv.read_csv(
-        path, convert_options=csv.ConvertOptions(include_columns=[name], column_types={name: pa.int64()})
-    )[name]
-
-
-def _chosen(names: list[str], wanted: str | None, usual: str, path: Path) -> str:
-    if wanted is None:
-        wanted = names[0] if len(names) == 1 else usual
-    if wanted not in names:
-        raise CortexUsageError(f"{path} has no column {wanted!r}: give --column one of {', '.join(names)}")
-    return wanted
+    return np.concatenate([np.empty(0, np.int64), *blocks(path, column, usual)])
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:

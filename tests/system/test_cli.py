@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -224,3 +226,86 @@ def test_the_sandbox_runs_until_it_is_stopped(tmp_path: Path) -> None:
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
+
+
+# -- bulk jobs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_from_the_shell(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    world = sandbox.world
+    roots = [*world.graph.root_ids()[:200].tolist(), *ONE_APART]
+    source = write_parquet(tmp_path / "ids", roots)
+    begun = ("map", "root-to-cell", source, "-o", "job", "--part-size", 30)
+    planned = run(*begun, "--plan", **on(sandbox))
+    assert planned.returncode == 0, planned.stderr
+    assert "202 ids to ask in 7 parts of 30" in planned.stdout
+    assert not (tmp_path / "job").exists()
+    done = run(*begun, **on(sandbox))
+    assert done.returncode == 0, done.stderr
+    assert "7 of 7 parts, 202 of 202 ids (0 failed), 202 rows: job" in done.stdout
+    run("map", "root-to-cell", source, "-o", "all.parquet", "--detail", **on(sandbox))
+    parts = pd.read_parquet([str(path) for path in sorted((tmp_path / "job").glob("part-*.parquet"))])
+    at_once = pd.read_parquet(tmp_path / "all.parquet")
+    assert parts["root_id"].tolist() == at_once["root_id"].tolist()
+    assert parts["cell_id"].tolist() == at_once["cell_id"].tolist()
+    again = run(*begun, **on(sandbox))
+    assert (again.returncode, "--resume" in again.stderr) == (2, True)
+    (tmp_path / "job" / "part-000003.parquet").write_bytes(b"")
+    bad = run("jobs", "verify", "job")
+    assert (bad.returncode, "part 3: part-000003.parquet is damaged" in bad.stdout) == (1, True)
+    assert "parts 3 were damaged and made again" in run(*begun, "--resume", **on(sandbox)).stdout
+    for command in ("verify", "status"):
+        good = run("jobs", command, "job")
+        assert good.returncode == 0, good.stdout + good.stderr
+
+
+def test_parts_of_an_array_job(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    world = sandbox.world
+    cells = world.annotations.frozen("nucleus_detection_v0", world.version())["pt_root_id"].to_numpy()
+    source = write_txt(tmp_path / "ids", [5, *np.unique(cells)[1:25].tolist()])
+    made = run("jobs", "create", "get_skeletons", source, "-o", "job", "--part-size", 10, **on(sandbox))
+    assert made.stdout.endswith("parts 0 to 2\n"), made.stderr
+    assert run("jobs", "status", "job").returncode == 1
+    first = run("jobs", "run", "job", "--part", 1, "--workers", 3, **on(sandbox))
+    assert (first.returncode, first.stdout) == (0, "part 1: 10 ok, 0 failed, 10 rows\n"), first.stderr
+    for part in range(3):  # as SLURM numbers its tasks
+        assert run("jobs", "run", "job", SLURM_ARRAY_TASK_ID=str(part), **on(sandbox)).returncode == 0
+    told = run("jobs", "status", "job")
+    assert told.returncode == 0
+    assert "3 of 3 parts, 25 of 25 ids (1 failed)" in told.stdout
+    assert "1 NotFoundError" in told.stdout
+    assert len([*(tmp_path / "job" / "swc").iterdir()]) == 24
+    retried = run("jobs", "retry", "job", **on(sandbox))
+    assert "(1 failed)" in retried.stdout
+    assert run("jobs", "run", "job", "--part", 3, **on(sandbox)).returncode == 2
+
+
+def test_synapses_and_meshes_from_the_shell(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    world = sandbox.world
+    cells = world.annotations.frozen("nucleus_detection_v0", world.version())["pt_root_id"].to_numpy()
+    source = write_txt(tmp_path / "ids", np.unique(cells)[1:9].tolist())
+    for out, *options in (("rows",), ("edges", "--edges"), ("inputs", "--side", "post")):
+        done = run("synapses", source, "-o", out, *options, **on(sandbox))
+        assert done.returncode == 0, done.stderr
+    rows, edges, inputs = (
+        pd.read_parquet(tmp_path / name / "part-000000.parquet") for name in ("rows", "edges", "inputs")
+    )
+    assert edges["n_synapses"].sum() == len(rows) > len(inputs) > 0
+    assert run("meshes", source, "-o", "meshes", "--max-bytes", 10_000_000, **on(sandbox)).returncode == 0
+    assert len([*(tmp_path / "meshes" / "draco").iterdir()]) == 8
+
+
+def test_sigterm_ends_a_job_in_good_order(sandbox: Sandbox, tmp_path: Path) -> None:
+    source = write_txt(tmp_path / "ids", sandbox.world.graph.root_ids()[:3_000].tolist())
+    with Sandbox(sandbox.world, latency=0.1) as slow:
+        job = [*PROGRAM, "map", "root-to-cell", str(source), "-o", "job", "--part-size", "50"]
+        with subprocess.Popen(
+            job, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | on(slow)
+        ) as process:
+            while not list(tmp_path.glob("job/part-*.parquet")):
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (143, "")
+    assert "stopped; `cortexclient jobs run job` goes on" in out

@@ -15,6 +15,7 @@ from ..errors import (
     AuthError,
     CortexError,
     CortexUsageError,
+    DecodeError,
     IncompatibleServerError,
     MissingDependency,
     NotFoundError,
@@ -33,14 +34,16 @@ SPLITS: Final = 64
 """Calls that are halved in one attempt; beyond, the ids of a failing call share its error."""
 SUSPECTS: Final = 8
 """So many ids to blame one by one and none answered: the call itself is wrong, and no id more than another."""
+MAY_PASS = (UnavailableError, DecodeError)
+"""Errors that another attempt may not meet: a 500 without reason, a body that was cut short."""
 TRIES: Final = 3
-"""Attempts at ids that fail for a reason that may pass, while others are answered."""
+"""Attempts at ids that fail for such a reason, while others are answered."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds between attempts: doubled each time."""
 
 
-def is_passing(error: CortexError) -> bool:
-    """Whether an error is about a service, not about ids: it may be gone in a minute."""
+def is_away(error: CortexError) -> bool:
+    """Whether an error is about a service, not about ids. (A 500 is about ids as often as not.)"""
     return isinstance(error, UnavailableError) and not (isinstance(error, ServerError) and error.status == 500)
 
 
@@ -75,7 +78,7 @@ async def spared(
             raise
         except CortexError as error:
             named = np.isin(batch, error.ids)
-            if is_passing(error):
+            if is_away(error):
                 errors.update(dict.fromkeys(batch.tolist(), error))
             elif 0 < named.sum() < len(batch):
                 waiting += [batch[~named], batch[named]]
@@ -84,7 +87,7 @@ async def spared(
             else:
                 splits -= 1
                 waiting += np.array_split(batch, 2)
-            if not answered and len(errors) >= SUSPECTS and not (named.any() or is_passing(error)):
+            if not answered and len(errors) >= SUSPECTS and not (named.any() or is_away(error)):
                 raise
     return errors
 
@@ -150,13 +153,15 @@ async def persist(attempt: Attempt, ids: IdArray, patience: float) -> Outcomes:
         errors = await attempt(left)
         outcomes.errors |= errors
         outcomes.attempts |= dict.fromkeys(errors, tries)
-        left = np.array([i for i, error in errors.items() if is_passing(error)], np.int64)
-        is_away = 2 * len(left) > len(ids)
-        if is_away and waited >= patience:
-            error = errors[int(left[0])]
-            error.add_note("no part was lost: resume the job when the service is back")
-            raise error
-        if not len(left) or (tries >= TRIES and not is_away):
+        away = [error for error in errors.values() if is_away(error)]
+        is_in_trouble = 2 * len(away) > len(ids)
+        if is_in_trouble and waited >= patience:
+            away[0].add_note("no part was lost: resume the job when the service is back")
+            raise away[0]
+        if tries >= TRIES and not is_in_trouble:
+            break
+        left = np.array([i for i, error in errors.items() if isinstance(error, MAY_PASS)], np.int64)
+        if not len(left):
             break
         for i in left.tolist():
             del outcomes.errors[i]

@@ -226,7 +226,7 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
                 sink=self._sink,
                 part_size=size,
                 dataset=client.spec,
-                server=client.session.override,
+                server=client.session().override,
                 version=version,
                 timestamp=when,
                 count=digest.count,
@@ -237,7 +237,7 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
 
     async def _instant(self, client: AsyncCortexClient) -> tuple[int | None, datetime | None]:
         """The version and the instant that the whole job answers for."""
-        version, when = client.version, client.session.timestamp
+        version, when = client.version, client.session().timestamp
         if version is None and when is None and self._task.at == "version":
             version = await client.most_recent_materialization_version()
         if version is not None:
@@ -247,7 +247,7 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
     def _compare(self, client: AsyncCortexClient) -> None:
         """Refuse if the folder holds another job than the one that was asked for."""
         where = str(self.folder)
-        pinned = {"version": client.version, "timestamp": client.session.timestamp, "part_size": self._part_size}
+        pinned = {"version": client.version, "timestamp": client.session().timestamp, "part_size": self._part_size}
         asked = {
             "task": self._task.call,
             "options": self._options,
