@@ -208,7 +208,7 @@ class Writer:
 
     def _method(self, owner: str, module: Module, node: Function) -> ast.FunctionDef:
         decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
-        if decorators not in ([], ["property"], ["staticmethod"]):
+        if decorators not in ([], ["property"], ["cached_property"], ["staticmethod"]):
             module.fail(node, f"no rule for the decorators of {node.name}")
         static = decorators == ["staticmethod"]
         method, given = f"{owner if static else 'self._inner'}.{node.name}", _handed_on(node.args, has_self=not static)
@@ -219,7 +219,8 @@ class Writer:
             self._check(module, node, NEVER_BLOCKING | {"Self"}, returns)
             body = f"return _portal.run({method}, {given})"
         else:
-            body, returns = self._wrapped(returns, method if decorators == ["property"] else f"{method}({given})")
+            plain = decorators in (["property"], ["cached_property"])
+            body, returns = self._wrapped(returns, method if plain else f"{method}({given})")
             self._check(module, node, NEVER_BLOCKING, returns)
         if node.name == "__getattr__":  # not for what Python itself looks for, before there is an inner object
             body = f"if {given}.startswith('_'):\n    raise AttributeError({given})\n{body}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ._client_morphology import MorphologyCalls
 from ._client_outlook import OutlookCalls
 from ._client_roots import RootCalls
-from ._client_tables import TableCalls
+from ._client_tables import TableCalls, complete_at_once
 from ._transport import TokenSource, Transport, TransportStats
 from ._transport.cache import Cache
 from ._types import BoolArray, IdArray, Ids, When
@@ -89,7 +89,7 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         self._chunkedgraph = AsyncChunkedGraph(session)
         self._materialize = AsyncMaterialize(session)
         self._mesh = AsyncMesh(session)
-        self._list_tables()
+        complete_at_once(self)
 
     def at(self, *, version: int | None = None, timestamp: When | None = None) -> Self:
         """Look at the same dataset from another instant; connections and caches are shared, nothing is sent.

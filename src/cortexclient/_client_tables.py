@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ._types import Ids, When
@@ -18,25 +19,27 @@ if TYPE_CHECKING:
     from .synapses import Synapses
 
 
+def complete_at_once(client: object) -> None:
+    """Make the lists of a new client: IPython completes behind attributes that are there, and runs no property."""
+    for name in ("tables", "views"):
+        getattr(client, name)
+
+
 class TableCalls:
     """Tables and views by name, and the synapses of roots."""
 
     _session: Session
     _materialize: AsyncMaterialize
 
-    def _list_tables(self) -> None:
-        self._tables = AsyncTables(Register(self._session, self._materialize, views=False))
-        self._views = AsyncViews(Register(self._session, self._materialize, views=True))
-
-    @property
+    @cached_property
     def tables(self) -> AsyncTables:
         """The tables of the client's version, by name: ``client.tables.nucleus_detection_v0(id=[1, 2])``."""
-        return self._tables
+        return AsyncTables(Register(self._session, self._materialize, views=False))
 
-    @property
+    @cached_property
     def views(self) -> AsyncViews:
         """The views of the client's version, by name."""
-        return self._views
+        return AsyncViews(Register(self._session, self._materialize, views=True))
 
     @property
     def _synapses(self) -> Synapses:

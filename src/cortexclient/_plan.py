@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from typing import Any
 
 from ._fanout import plan
+from ._html import table
 from ._types import IdArray
 from ._wire import endpoints
 from ._wire.endpoints import Endpoint
@@ -40,6 +40,7 @@ LOOK_UPS = {
     "is_latest_roots": endpoints.IS_LATEST_ROOTS,
     "is_valid_nodes": endpoints.VALID_NODES,
 }
+HEADER = ("step", "requests", "ids or rows", "size", "seconds")
 TRANSLATIONS = ("root_id_to_cell_id", "cell_id_to_root_id")
 
 
@@ -109,14 +110,13 @@ class CostEstimate:
         return max(sure, key=lambda step: step.cost.seconds).bound_by if sure else "nothing is asked"
 
     def __repr__(self) -> str:
-        rows = [("step", "requests", "ids or rows", "size", "seconds"), *self._rows()]
+        rows = [HEADER, *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = (" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
         return "\n".join([self._title(), *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
-        return f"<p>{escape(self._title())}</p><table>{rows}</table>"
+        return table(self._title(), self._rows(), HEADER)
 
     def _title(self) -> str:
         least, most = self.least, self.most

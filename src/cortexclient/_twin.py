@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from . import _portal
 from ._client import AsyncCortexClient
+from ._client_tables import complete_at_once
 from .errors import CortexError, CortexUsageError
 from .links import client_as_html
 from .results import Flow, Outcome
@@ -68,6 +69,13 @@ class ClientTwin(Twin[AsyncCortexClient]):
     def _own(self, inner: AsyncCortexClient) -> None:
         self._found = _portal.generation(), _closed_in_time(inner)
         self._find = lambda: _closed_in_time(copy.copy(inner))
+        complete_at_once(self)
+
+    @classmethod
+    def _of(cls, find: Callable[[], AsyncCortexClient]) -> Self:
+        view = super()._of(find)
+        complete_at_once(view)
+        return view
 
     def close(self) -> None:
         """Close the connections, of all views of :meth:`at` too. A client that is left open closes by itself."""

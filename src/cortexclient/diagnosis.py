@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from html import escape
 from typing import TYPE_CHECKING
 
 from ._fanout import deadline, fan_out
+from ._html import table
 from ._transport import Reply
 from ._wire import endpoints, json
 from ._wire.endpoints import Endpoint
@@ -80,8 +80,8 @@ class Diagnosis:
         return "\n".join([self._title(), *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
-        return f"<p>{escape(self._title())}</p><table>{rows}</table>"
+        header, *rows = self._rows()
+        return table(self._title(), rows, header)
 
     def _title(self) -> str:
         return f"{self.datastack}: {'all is well' if self.ok else 'there is trouble'} (token from {self.token_source})"

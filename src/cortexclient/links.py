@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
+from . import _html
 from ._types import Ids
 from .ids import as_ids
 from .interop import nglui
@@ -48,5 +48,12 @@ def plain_state(record: Mapping[str, Any]) -> dict[str, Any]:
 def client_as_html(text: str, session: Session) -> str:
     """A client's text as a link to its data, made of what is known without asking anybody."""
     record = session.known_record()
-    link = nglui.VIEWER if record is None else nglui.long_link(plain_state(record), nglui.site(record, None))
-    return f'<a href="{html.escape(link)}" target="_blank">{html.escape(text)}</a>'
+    url = nglui.VIEWER if record is None else nglui.long_link(plain_state(record), nglui.site(record, None))
+    pinned = session.timestamp if session.version is None else f"version {session.version}"
+    known = {
+        "datastack": session.spec.datastack,
+        "server": session.server,
+        "cells": session.spec.nucleus_table or "no table known",
+        "pinned to": pinned or "nothing: the newest version, or now",
+    }
+    return _html.link(url, text) + _html.table("", known.items())

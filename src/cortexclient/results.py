@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from ._html import table
 from ._types import IdArray
 from .errors import CortexError, CortexUsageError, PartialFailure
 
@@ -94,6 +96,16 @@ class Results(Mapping[int, T]):
             message = f"{len(self._errors):,} of {total:,} ids failed ({kinds}); .results holds the others"
             raise PartialFailure(message, results=self, errors=self._errors)
         return self
+
+    def _repr_html_(self) -> str:
+        kinds: dict[str, list[int]] = {}
+        for key, error in self._errors.items():
+            kinds.setdefault(type(error).__name__, []).append(key)
+        failed = (
+            (kind, f"{len(ids):,}", ", ".join(map(str, ids[:3])), self._errors[ids[0]]) for kind, ids in kinds.items()
+        )
+        first = ", ".join(map(str, islice(self._values, 3)))
+        return table(repr(self), [("ok", f"{len(self):,}", first, ""), *failed], ("outcome", "ids", "the first", "why"))
 
     def __repr__(self) -> str:  # O(1) in the values: asyncio.run formats what it returns
         return "Results: " + ", ".join(f"{n:,} {kind}" for kind, n in self.status().items())

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -73,8 +74,8 @@ def public_members(cls: type) -> Iterator[tuple[str, Any]]:
         member = inspect.getattr_static(cls, name)
         if isinstance(member, staticmethod | classmethod):
             member = member.__func__
-        if isinstance(member, property):
-            member = member.fget
+        if isinstance(member, property | cached_property):
+            member = member.fget if isinstance(member, property) else member.func
         if name.startswith("_") or not inspect.isfunction(member) or not member.__module__.startswith("cortexclient"):
             continue
         if getattr(member, "internal", False):  # what services do for each other

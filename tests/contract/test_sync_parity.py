@@ -7,6 +7,7 @@ import re
 import typing
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -42,7 +43,9 @@ def public(cls: type) -> dict[str, Any]:
 
 
 def function(member: Any) -> Any:
-    return member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+    if isinstance(member, property | cached_property):
+        return member.fget if isinstance(member, property) else member.func
+    return getattr(member, "__func__", member)
 
 
 def hints(member: Any) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def test_reprs_differ_by_the_class_name_alone(monkeypatch: pytest.MonkeyPatch) -
     ours, theirs = map(repr, clients)
     assert "1412" in ours
     assert theirs == f"Async{ours}"
-    for name in (n for n, member in public(CortexClient).items() if isinstance(member, property)):
+    for name in (n for n, member in public(CortexClient).items() if isinstance(member, property | cached_property)):
         if any(async_classes(hints(public(AsyncCortexClient)[name])["return"])):
             ours, theirs = (repr(getattr(client, name)) for client in clients)
             assert ours == theirs.replace("Async", "")

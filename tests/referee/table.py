@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Iterator
+from functools import cached_property
 
 from cortexclient import AsyncCortexClient
 from cortexclient.services._base import Service
@@ -69,8 +70,9 @@ def public_names(kind: type = AsyncCortexClient, prefix: str = "") -> Iterator[t
     """Every public method (with its parameters) and attribute (without) of a client and of its services."""
     for name in sorted(name for name in dir(kind) if not name.startswith("_")):
         member = inspect.getattr_static(kind, name)
-        if isinstance(member, property):
-            found = typing.get_type_hints(member.fget).get("return")
+        if isinstance(member, property | cached_property):
+            getter = member.fget if isinstance(member, property) else member.func
+            found = typing.get_type_hints(getter).get("return")
             if isinstance(found, type) and issubclass(found, Service):
                 yield from public_names(found, f"{prefix}{name}.")
             else:

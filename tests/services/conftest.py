@@ -70,7 +70,7 @@ class Dressed:
         value = getattr(self._blocking, "close" if name == "aclose" else name)
         if inspect.iscoroutinefunction(original):
             return lambda *args, **kwargs: anyio.to_thread.run_sync(functools.partial(value, *args, **kwargs))
-        if isinstance(original, property):
+        if isinstance(original, property | functools.cached_property):
             return dressed(value)
         return lambda *args, **kwargs: dressed(value(*args, **kwargs))
 

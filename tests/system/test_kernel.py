@@ -105,3 +105,55 @@ def test_interrupting_the_kernel_ends_the_call(sandbox: Sandbox) -> None:
     assert ended_by == "KeyboardInterrupt"
     assert took < 5
     assert shown(book.cells[3].outputs[0]) == shown(book.cells[1].outputs[0])
+
+
+def test_things_show_themselves_in_html_and_a_bar_has_rate_and_end(sandbox: Sandbox) -> None:
+    roots = sandbox.world.graph.root_ids()[:30].tolist()
+    cells = (
+        "from cortexclient import CortexClient\nclient = CortexClient('minnie_public', version=1412)\nclient",
+        "client.tables",
+        "client.diagnose()",
+        f"client.plan('root_id_to_cell_id', {roots})",
+        f"client.skeleton.get_skeletons([*{roots[-2:]}, 5], generate=False)",
+        f"_ = client.get_roots({roots}, progress=True)",
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    with sandbox.env():
+        NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    html = [
+        next((o.data["text/html"] for o in cell.outputs if "text/html" in o.get("data", {})), "") for cell in book.cells
+    ]
+    assert "version 1412" in html[0]
+    assert "nucleus_detection_v0" in html[1]
+    assert "token" in html[2]
+    assert "the graph's description" in html[3].replace("&#x27;", "'")
+    assert "NotFoundError" in html[4]
+    bar = "".join(output.text for output in book.cells[5].outputs if output.output_type == "stream")
+    assert "100%" in bar
+    assert "ids/s" in bar
+
+
+def test_names_of_tables_are_completed(sandbox: Sandbox) -> None:
+    """As the Tab key asks: by a message to the kernel, which runs no property to find out."""
+    setup = (
+        "from cortexclient import CortexClient\nclient = CortexClient('minnie_public')\nview = client.at(version=1412)"
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(setup)])
+    notebook = NotebookClient(book, timeout=60, kernel_name="python3")
+    asked = "client.root_id_to", "client.tables.nucleus_d", "view.tables.nucleus_d", "client.views.nucleus_detection_l"
+
+    async def complete(code: str) -> list[str]:
+        number = notebook.kc.complete(code, len(code))
+        while (reply := await notebook.kc.get_shell_msg(timeout=20))["parent_header"].get("msg_id") != number:
+            pass
+        return list(reply["content"]["matches"])
+
+    async def play() -> list[list[str]]:
+        async with notebook.async_setup_kernel():
+            await notebook.async_execute_cell(book.cells[0], 0)
+            return [await complete(code) for code in asked]
+
+    with sandbox.env():
+        found = asyncio.run(play())
+    table, view = "nucleus_detection_v0", "nucleus_detection_lookup_v1"
+    assert found == [["root_id_to_cell_id"], [table], [table], [view]]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from cortexclient import _portal
@@ -330,12 +331,12 @@ class CortexClient(ClientTwin):
         """Whether the client was closed. It cannot be opened again."""
         return self._inner.closed
 
-    @property
+    @cached_property
     def tables(self) -> Tables:
         """The tables of the client's version, by name: ``client.tables.nucleus_detection_v0(id=[1, 2])``."""
         return Tables._of(lambda: self._inner.tables)
 
-    @property
+    @cached_property
     def views(self) -> Views:
         """The views of the client's version, by name."""
         return Views._of(lambda: self._inner.views)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._fanout import running
+from .._html import table
 from .._types import When
 from ..errors import CortexUsageError
 from ..progress import ProgressLike
@@ -65,11 +66,9 @@ class Listing:
     def _repr_html_(self) -> str:
         if self._register.known is None:
             return html.escape(repr(self))
-        items = (
-            f"<li><b>{html.escape(name)}</b> {html.escape(info.description)}</li>"
-            for name, info in sorted(self._register.known.items())
-        )
-        return f"<ul>{''.join(items)}</ul>"
+        title = f"{len(self._register.known):,} {self._register.what} of {self._register.session.spec.datastack}"
+        rows = ((name, info.description) for name, info in sorted(self._register.known.items()))
+        return table(title, rows, ("name", "description"))
 
 
 class AsyncTables(Listing):
