@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +17,7 @@ from ._types import BoolArray, IdArray, Ids, When
 from .config import Limits, RetryPolicy, Timeouts
 from .datasets.spec import DatasetSpec, get_spec
 from .errors import CortexUsageError
+from .exports import AsyncExports
 from .progress import ProgressLike
 from .services._base import Session, check_aware, internal
 from .services.chunkedgraph import AsyncChunkedGraph
@@ -89,6 +91,7 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         self._chunkedgraph = AsyncChunkedGraph(session)
         self._materialize = AsyncMaterialize(session)
         self._mesh = AsyncMesh(session)
+        self._exports = AsyncExports(session)
         complete_at_once(self)
 
     def at(self, *, version: int | None = None, timestamp: When | None = None) -> Self:
@@ -138,6 +141,34 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
     def mesh(self) -> AsyncMesh:
         """Meshes, and which level-2 node each vertex belongs to."""
         return self._mesh
+
+    @property
+    def exports(self) -> AsyncExports:
+        """Whole tables as files in a bucket."""
+        return self._exports
+
+    def set_export_cloudpath(
+        self, cloudpath: str | Sequence[str], *, credentials: Callable[[], tuple[str, datetime | None]] | None = None
+    ) -> None:
+        """Say where :attr:`exports` are looked for; all views of :meth:`at` look there too. Nothing is sent.
+
+        ``DatasetSpec(exports_url=...)`` is the way to say so once for all.
+
+        Parameters
+        ----------
+        cloudpath
+            ``gs://bucket/folder``, ``s3://``, ``https://``, ``file://`` or a folder; or several of them.
+        credentials
+            For buckets that are not public (``gs://``): gives a bearer token and when it expires (aware; None: never).
+            It may be called from any thread, and again when the token is about to expire.
+
+        Raises
+        ------
+        CortexUsageError
+            The path is no such thing.
+        """
+        paths = (cloudpath,) if isinstance(cloudpath, str) else tuple(cloudpath)
+        self._exports.look_at(paths, credentials)
 
     # -- what this client is about -----------------------------------------------------------------------------------
 

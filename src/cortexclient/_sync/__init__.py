@@ -3,6 +3,7 @@
 
 from .chunkedgraph import ChunkedGraph
 from .client import CortexClient
+from .exports import Exports
 from .info import Info
 from .l2cache import L2Cache
 from .materialize import Materialize
@@ -14,6 +15,7 @@ from .tables import Table, TableQuery, Tables, View, ViewQuery, Views
 __all__ = [
     "ChunkedGraph",
     "CortexClient",
+    "Exports",
     "Info",
     "L2Cache",
     "Materialize",

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +13,7 @@ from cortexclient import _portal
 from cortexclient._client import AsyncCortexClient
 from cortexclient._plan import CostEstimate
 from cortexclient._sync.chunkedgraph import ChunkedGraph
+from cortexclient._sync.exports import Exports
 from cortexclient._sync.info import Info
 from cortexclient._sync.l2cache import L2Cache
 from cortexclient._sync.materialize import Materialize
@@ -127,6 +128,33 @@ class CortexClient(ClientTwin):
     def mesh(self) -> Mesh:
         """Meshes, and which level-2 node each vertex belongs to."""
         return Mesh._of(lambda: self._inner.mesh)
+
+    @property
+    def exports(self) -> Exports:
+        """Whole tables as files in a bucket."""
+        return Exports._of(lambda: self._inner.exports)
+
+    def set_export_cloudpath(
+        self, cloudpath: str | Sequence[str], *, credentials: Callable[[], tuple[str, datetime | None]] | None = None
+    ) -> None:
+        """Say where :attr:`exports` are looked for; all views of :meth:`at` look there too. Nothing is sent.
+
+        ``DatasetSpec(exports_url=...)`` is the way to say so once for all.
+
+        Parameters
+        ----------
+        cloudpath
+            ``gs://bucket/folder``, ``s3://``, ``https://``, ``file://`` or a folder; or several of them.
+        credentials
+            For buckets that are not public (``gs://``): gives a bearer token and when it expires (aware; None: never).
+            It may be called from any thread, and again when the token is about to expire.
+
+        Raises
+        ------
+        CortexUsageError
+            The path is no such thing.
+        """
+        return self._inner.set_export_cloudpath(cloudpath, credentials=credentials)
 
     @property
     def spec(self) -> DatasetSpec:

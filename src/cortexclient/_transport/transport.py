@@ -85,6 +85,16 @@ class Transport:
         """Whether it was closed."""
         return self._closed
 
+    @property
+    def retry(self) -> RetryPolicy:
+        """How stubborn requests are."""
+        return self._settings[1]
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How much silence ends a try."""
+        return self._settings[2]
+
     def trust(self, origin: str, server: str | None = None) -> None:
         """Allow the token of ``server`` (by default the origin's own) to be sent to ``origin``."""
         known, owner = origin_of(origin), origin_of(server or origin)

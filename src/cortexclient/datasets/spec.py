@@ -39,19 +39,24 @@ class DatasetSpec:
     """The view that joins both, where there is one."""
     space: str | None = None
     """Name of the dataset object in :mod:`standard_transform` (``minnie_ds``, ``v1dd_ds``)."""
-    exports_url: str | None = None
-    """Bucket or folder of static table exports."""
+    exports_url: str | tuple[str, ...] | None = None
+    """Bucket or folder of table exports, or several."""
     storage_url: str | None = None
     """Base URL that replaces ``gs://`` (``gs://B/p`` -> ``{storage_url}/B/p``); for mirrors and the sandbox."""
 
+    @property
+    def export_paths(self) -> tuple[str, ...]:
+        """The places of `exports_url`, none or several."""
+        return (self.exports_url,) if isinstance(self.exports_url, str) else self.exports_url or ()
+
     def to_json(self) -> dict[str, Any]:
         """Write it down as what JSON knows."""
-        return asdict(self) | {"backup_tables": list(self.backup_tables)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_json` wrote."""
-        return cls(**{**values, "backup_tables": tuple(values["backup_tables"])})
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 _SPECS: dict[str, DatasetSpec] = {}
@@ -99,6 +104,11 @@ MINNIE_PUBLIC = register(
         backup_tables=("nucleus_alternative_points",),
         cell_id_view="nucleus_detection_lookup_v1",
         space="minnie_ds",
+        # one bucket for both datastacks, as the public one is a view of the other
+        exports_url=(
+            "gs://mat_dbs/public/minnie65_phase3_v1",
+            "gs://mat_dbs/public/deltalake_exports/minnie65_phase3_v1",
+        ),
     )
 )
 MINNIE_PROD = register(replace(MINNIE_PUBLIC, name="minnie_prod", datastack="minnie65_phase3_v1"))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from .exports import export_urls
+
 if TYPE_CHECKING:
     from ..datasets.spec import DatasetSpec
     from .world import World
@@ -75,7 +77,8 @@ def dataset_spec(world: World, url: str, datastack: str | None = None) -> Datase
     presets = known_specs()
     for preset in presets:
         if preset.datastack == stack.name:
-            return replace(preset, server=url, storage_url=storage)
+            exports = preset.exports_url or export_urls(stack.name)
+            return replace(preset, server=url, storage_url=storage, exports_url=exports)
     backups = (
         table.name
         for table in world.tables.values()
@@ -88,5 +91,6 @@ def dataset_spec(world: World, url: str, datastack: str | None = None) -> Datase
         nucleus_table=stack.soma_table,
         backup_tables=tuple(backups),
         cell_id_view=next((preset.cell_id_view for preset in presets if preset.cell_id_view in world.views), None),
+        exports_url=export_urls(stack.name),
         storage_url=storage,
     )

@@ -70,7 +70,9 @@ class App:
         self.accounts = accounts or Accounts()
         self.counters = Counters()
         self._workers: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(workers))
-        self._router = Router((*routes.ALL, routes.auth.table(self.accounts), control.table(self)))
+        self._router = Router(
+            (routes.storage.gated(self.accounts), *routes.ALL, routes.auth.table(self.accounts), control.table(self))
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import polars as pl
 
+from .exports import Exports
 from .graph import Cells, Edges, Graph, Layout, Lineage, Operation
 from .level2 import Level2Cache
 from .meshes import Meshes
@@ -115,6 +116,11 @@ class World:
         """The skeletons that are there, and those that are being made."""
         newest = max((v.time_us for v in self.versions if v.valid), default=self.graph.created_ms * 1000)
         return Skeletons(self.graph, self.level2, self.shapes, newest // 1000)
+
+    @cached_property
+    def exports(self) -> Exports:
+        """The bulk exports of the tables, and `files`, as objects of a store."""
+        return Exports(self)
 
     @cached_property
     def states(self) -> States:

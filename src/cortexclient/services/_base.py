@@ -62,6 +62,18 @@ def epoch_ms(milliseconds: int) -> str:
     return f"{milliseconds / 1000:.3f}"
 
 
+Credentials = Callable[[], tuple[str, datetime | None]]
+"""Gives a bearer token and when it expires (aware; None: never)."""
+
+
+@dataclass(slots=True)
+class ExportPlace:
+    """Where exports are looked for, in place of the spec's; the one thing about a client that can be set."""
+
+    paths: tuple[str, ...] | None = None
+    credentials: Credentials | None = field(default=None, repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """The connection of one client to one dataset, and the instant it is pinned to."""
@@ -71,6 +83,7 @@ class Session:
     limits: Limits
     cache: Cache
     coalescer: Coalescer = field(default_factory=Coalescer)
+    export_place: ExportPlace = field(default_factory=ExportPlace)
     override: str | None = None
     """The server that the caller named: it plays all services."""
     version: int | None = None
@@ -84,7 +97,10 @@ class Session:
         """The same settings, perhaps with other limits, with connections and a cache of their own."""
         limits = limits or self.limits
         transport, cache = self.transport.unopened(limits), copy.copy(self.cache)
-        return replace(self, transport=transport, limits=limits, cache=cache, coalescer=Coalescer())
+        place = ExportPlace(self.export_place.paths)  # credentials stay where they are
+        return replace(
+            self, transport=transport, limits=limits, cache=cache, coalescer=Coalescer(), export_place=place
+        )
 
     @property
     def server(self) -> str:
@@ -95,6 +111,12 @@ class Session:
     def _only_server(self) -> str | None:
         """The one that plays all services, if somebody named one."""
         return self.override or os.environ.get(SERVER_VARIABLE)
+
+    @property
+    def storage_mirror(self) -> str | None:
+        """The server that stands for the clouds' own, without a slash at the end."""
+        mirror = f"{self.server}/storage" if self._only_server else self.spec.storage_url
+        return mirror.rstrip("/") if mirror else None
 
     async def record(self) -> Mapping[str, Any]:
         """Fetch the datastack's record from the info service, once in a while."""
@@ -152,8 +174,7 @@ class Session:
         return f"{self._store('gs')}/download/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
 
     def _store(self, scheme: str) -> str:
-        mirror = f"{self.server}/storage" if self._only_server else self.spec.storage_url
-        return (mirror or STORES[scheme]).rstrip("/")
+        return self.storage_mirror or STORES[scheme]
 
     async def snapshot(self, timestamp: When | None = None) -> Snapshot:
         """Resolve the instant of a call: its own, else the client's pin, else now."""

@@ -17,7 +17,7 @@ ALL: tuple[RouteTable, ...] = (
     skeletoncache.BUCKET_TABLE,
     storage.TABLE,
 )
-"""All tables but those that need more than a world: ``auth.table`` needs the accounts."""
+"""All tables but those that need more than a world: ``auth.table`` and ``storage.gated`` need the accounts."""
 
 __all__ = [
     "ALL",

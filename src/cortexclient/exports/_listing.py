@@ -1,0 +1,123 @@
+"""What exports there are: one walk through the folders of each root, with sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import NotFoundError
+from ._stores import Root, telling
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+VERSION: Final = re.compile(r"(?:.*/)?v(\d+)")
+DATA: Final = ".csv.gz"
+HEADER: Final = "_header.csv"
+AT_ONCE: Final = 16
+"""Lists under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One export of one table or view at one version."""
+
+    name: str
+    """Of the table or view, as the file is called."""
+    version: int
+    kind: str
+    """``csv``: a gzipped dump. ``delta``: a Delta Lake."""
+    ordering: str
+    """The column that a Delta Lake is partitioned and sorted by; empty for a dump."""
+    bytes: int
+    updated: datetime
+    """When it was last written (UTC)."""
+    root: Root
+    path: str
+    """The dump or the folder of the lake, below its root."""
+    tag: str
+    """Changes whenever the dump does: the store's own tag, of GCS its MD5."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.root.child(self.path)
+
+
+async def walk(store: ObjectStore, root: Root) -> list[Export]:
+    """List all exports of a root. A folder with only a header is a dump that is still being written: no export."""
+    import obstore
+
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def below(path: str | None) -> Any:
+        async with gate:
+            with telling(root.url if path is None else root.child(path)):
+                return await obstore.list_with_delimiter_async(store, path)
+
+    async def lakes(folder: str) -> list[Any]:
+        async with gate:
+            with telling(root.child(folder)):
+                return [dict(item) for item in await obstore.list(store, folder).collect_async()]
+
+    async def version(folder: str, number: int) -> list[Export]:
+        found = await below(folder)
+        dumps = [_dump(item, number, root) for item in found["objects"] if item["path"].endswith(DATA)]
+        tables = found["common_prefixes"]
+        files = await asyncio.gather(*map(lakes, tables))
+        return dumps + [
+            lake for table, objects in zip(tables, files, strict=True) for lake in _lakes(table, objects, number, root)
+        ]
+
+    folders = [(path, VERSION.fullmatch(path)) for path in (await below(None))["common_prefixes"]]
+    parts = await asyncio.gather(*(version(path, int(found[1])) for path, found in folders if found))
+    return [export for part in parts for export in part]
+
+
+def _dump(item: Any, version: int, root: Root) -> Export:
+    name = item["path"].rpartition("/")[2].removesuffix(DATA)
+    tag = item["e_tag"] or str(item["last_modified"])
+    return Export(name, version, "csv", "", item["size"], item["last_modified"], root, item["path"], tag)
+
+
+def _lakes(table: str, objects: Sequence[Any], version: int, root: Root) -> list[Export]:
+    """The lakes among the files of a table's folder: those that have a log, in it or one level below."""
+    logs = sorted({item["path"].partition("/_delta_log/")[0] for item in objects if "/_delta_log/" in item["path"]})
+    found = []
+    for lake in logs:
+        files = [item for item in objects if item["path"].startswith(f"{lake}/")]
+        size = sum(
+            item["size"] for item in files if item["path"].endswith(".parquet") and "/_delta_log/" not in item["path"]
+        )
+        updated = max(item["last_modified"] for item in files)
+        ordering = lake.removeprefix(table).strip("/")
+        found.append(Export(table.rpartition("/")[2], version, "delta", ordering, size, updated, root, lake, ""))
+    return found
+
+
+def find(exports: Iterable[Export], name: str, version: int) -> list[Export]:
+    """The exports of a table at a version.
+
+    Raises
+    ------
+    NotFoundError
+        With the nearest names, or the versions that there are.
+    """
+    there = list(exports)
+    named = [export for export in there if export.name == name]
+    if not named:
+        names = sorted({export.name for export in there})
+        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
+        told = f"; the nearest are {', '.join(nearest)}" if nearest else f"; there are {len(names)} others"
+        raise NotFoundError(f"no table or view called {name!r} is exported{told}", nearest=nearest)
+    found = [export for export in named if export.version == version]
+    if not found:
+        versions = sorted({export.version for export in named}, key=lambda v: (abs(v - int(version)), v))
+        text = f"{name} is not exported at version {version}, but at {', '.join(map(str, sorted(versions)))}"
+        raise NotFoundError(text, nearest=map(str, versions[:3]))
+    return found
