@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import pytest
@@ -27,6 +30,7 @@ class Peers:
         self._spec = spec
         self._token = token
         self._caves: dict[int | None, Any] = {}
+        self._exports: Any = None
         # caveclient keeps these records by datastack and version alone, whatever server they came from
         materialize = imported("caveclient.materializationengine").MaterializationClient
         materialize.get_tables_metadata.__wrapped__.cache.clear()
@@ -43,6 +47,18 @@ class Peers:
                 write_server_cache=False,
             )
         return self._caves[version]
+
+    @contextmanager
+    def exports(self) -> Iterator[Any]:
+        """The exports of cortical-tools, pointed at the dumps of this sandbox."""
+        files = imported("cortical_tools.files")
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()):
+            patch.setenv("STORAGE_EMULATOR_HOST", self._spec.server)
+            if self._exports is None:
+                # connections are kept by bucket, whatever server they lead to
+                imported("cloudfiles.interfaces").reset_connection_pools()
+                self._exports = files.TableExportClient(self._spec.export_paths[0])
+            yield self._exports
 
     def cortical(self, version: int | None = None) -> Any:
         """A DatasetClient of cortical-tools."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Exports(Twin[AsyncExports]):
-    """Bulk exports: whole tables as files, in a bucket or a folder (:meth:`CortexClient.set_export_cloudpath`).
+    """Bulk exports: whole tables as files, in a bucket or a folder.
 
     There are two kinds. A **dump** (``csv``) is a gzipped text file of a table or view. It is fetched once, turned into
     a typed Parquet file and kept in a cache folder (``CORTEXCLIENT_CACHE``, else ``~/.cache/cortexclient``). A **Delta

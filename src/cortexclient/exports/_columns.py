@@ -67,7 +67,8 @@ def read_columns(text: bytes, url: str) -> list[Column]:
     names = [line[0] for line in lines]
     if not lines or any(len(line) != 2 for line in lines) or len(set(names)) < len(names):
         raise DecodeError(
-            f"{url} should have one line 'column,type' for each column, each once, but begins {text[:200]!r}; "
+            f"{url} should have one line 'column,type' for each column, each once, but "
+            f"{f'begins {text[:200]!r}' if text else 'is empty or not there'}; "
             "without it no type is known: ask the administrator of the bucket to export the table again"
         )
     return [Column(name, sql) for name, sql in lines]

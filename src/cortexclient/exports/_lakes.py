@@ -1,10 +1,12 @@
-"""Delta Lakes as lazy frames: opened, pruned, points as columns; everything here blocks."""
+"""Delta Lakes as lazy frames: opened, pruned, points as columns."""
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import warnings
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -17,11 +19,10 @@ from ..errors import CortexUsageError, MissingDependency
 from ..services._base import ExportPlace
 from ._listing import Export
 from ._points import split_binary
-from ._stores import options, telling
+from ._stores import Bucket, options, telling
 
 if TYPE_CHECKING:
     import polars as pl
-    from obstore.store import ObjectStore
 
 Wanted = Mapping[str, IdArray]
 """Ids by column."""
@@ -42,8 +43,33 @@ def choose(lakes: list[Export], ordering: str | None, wanted: Wanted) -> Export:
     return min(fitting or lakes, key=lambda lake: lake.bytes)
 
 
-def scan(store: ObjectStore, lake: Export, place: ExportPlace, wanted: Wanted) -> pl.LazyFrame:
-    """The rows of a lake, less those that the ids leave out. Of the files only the log is read."""
+async def read_log(bucket: Bucket, lake: Export) -> dict[str, bytes]:
+    """Read the log of a lake: all of it where a token is needed, which deltalake cannot show, else the last commit.
+
+    A server's export ends with the log of its tidying up; one that failed half-way is a readable, partial lake.
+    """
+    log = sorted(await bucket.objects(f"{lake.path}/_delta_log"), key=itemgetter("path"))
+    commits = [item for item in log if item["path"].endswith(".json")]
+    wanted = log if is_gated(bucket) else commits[-1:]
+    parts = await asyncio.gather(*(bucket.read(item["path"], item["size"]) for item in wanted))
+    found = dict(zip([item["path"] for item in wanted], parts, strict=True))
+    lines = found[commits[-1]["path"]].splitlines() if commits else []
+    told = [orjson.loads(line).get("commitInfo", {}).get("operation") for line in lines if line]
+    if "WRITE" in told:
+        warnings.warn(
+            f"{lake.url} was written to last, not tidied up: the export is unfinished or failed, rows may lack",
+            stacklevel=2,
+        )
+    return found
+
+
+def is_gated(bucket: Bucket) -> bool:
+    """Whether a token must be shown."""
+    return bucket.place.credentials is not None and bucket.root.scheme == "gs"
+
+
+def scan(bucket: Bucket, lake: Export, log: Mapping[str, bytes], wanted: Wanted) -> pl.LazyFrame:
+    """The rows of a lake, less those that the ids leave out. No data file is read; it blocks nevertheless."""
     try:
         import deltalake
     except ImportError as error:
@@ -56,9 +82,8 @@ def scan(store: ObjectStore, lake: Export, place: ExportPlace, wanted: Wanted) -
     settings = options(lake.root)
     address = lake.url if lake.root.scheme != "file" else f"{lake.root.prefix}/{lake.path}"
     with telling(lake.url):
-        log = _log(store, lake)
-        if place.credentials and lake.root.scheme == "gs":
-            frame = _gated(store, lake, log, place, wanted)
+        if is_gated(bucket):
+            frame = _gated(bucket, lake, log, wanted)
         else:
             table = deltalake.DeltaTable(address, storage_options=settings)
             frame = pl.scan_delta(table, storage_options=settings, credential_provider=None)
@@ -77,36 +102,16 @@ def having(frame: pl.LazyFrame, schema: pl.Schema, wanted: Wanted, name: str) ->
     return frame
 
 
-def _log(store: ObjectStore, lake: Export) -> list[str]:
-    """Names of the files of a lake's log.
-
-    A server's export ends with the log of its tidying up; one that failed half-way is a readable, partial lake.
-    """
-    import obstore
-
-    log = sorted(item["path"] for item in obstore.list(store, f"{lake.path}/_delta_log").collect())
-    commits = [path for path in log if path.endswith(".json")]
-    lines = bytes(obstore.get(store, commits[-1]).bytes()).splitlines() if commits else []
-    told = [orjson.loads(line).get("commitInfo", {}).get("operation") for line in lines if line]
-    if "WRITE" in told:
-        warnings.warn(
-            f"{lake.url} was written to last, not tidied up: the export is unfinished or failed, rows may lack",
-            stacklevel=2,
-        )
-    return log
-
-
-def _gated(store: ObjectStore, lake: Export, log: list[str], place: ExportPlace, wanted: Wanted) -> pl.LazyFrame:
-    """A lake behind a token, which deltalake cannot show: its log is copied, its files are left to polars."""
-    import obstore
+def _gated(bucket: Bucket, lake: Export, log: Mapping[str, bytes], wanted: Wanted) -> pl.LazyFrame:
+    """A lake behind a token: deltalake reads a copy of the log, polars the files that are left after pruning."""
     import polars as pl
     from deltalake import DeltaTable
 
     with tempfile.TemporaryDirectory(prefix="delta-log-") as folder:
-        for path in log:
+        for path, data in log.items():
             copy = Path(folder, path.removeprefix(f"{lake.path}/"))
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(obstore.get(store, path).bytes())
+            copy.write_bytes(data)
         table = DeltaTable(folder)
         files = pl.DataFrame(table.get_add_actions(flatten=True))
         partitions = table.metadata().partition_columns
@@ -119,7 +124,7 @@ def _gated(store: ObjectStore, lake: Export, log: list[str], place: ExportPlace,
         hive_schema={name: kind for name, kind in schema.items() if name in partitions},
         hive_partitioning=True,
         storage_options={key: value for key, value in options(lake.root).items() if key != "google_skip_signature"},
-        credential_provider=_bearer(place),
+        credential_provider=_bearer(bucket.place),
     ).select(schema.names())
 
 

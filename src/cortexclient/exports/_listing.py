@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from itertools import chain
+from typing import Any, Final
 
 from ..errors import NotFoundError
-from ._stores import Root, telling
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+from ._stores import Bucket, Root
 
 VERSION: Final = re.compile(r"(?:.*/)?v(\d+)")
 DATA: Final = ".csv.gz"
 HEADER: Final = "_header.csv"
-AT_ONCE: Final = 16
-"""Lists under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +38,8 @@ class Export:
     """The dump or the folder of the lake, below its root."""
     tag: str
     """Changes whenever the dump does: the store's own tag, of GCS its MD5."""
+    header_bytes: int = 0
+    """Of the file beside a dump that tells its columns; 0: there is none."""
 
     @property
     def url(self) -> str:
@@ -49,40 +47,33 @@ class Export:
         return self.root.child(self.path)
 
 
-async def walk(store: ObjectStore, root: Root) -> list[Export]:
-    """List all exports of a root. A folder with only a header is a dump that is still being written: no export."""
-    import obstore
-
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def below(path: str | None) -> Any:
-        async with gate:
-            with telling(root.url if path is None else root.child(path)):
-                return await obstore.list_with_delimiter_async(store, path)
-
-    async def lakes(folder: str) -> list[Any]:
-        async with gate:
-            with telling(root.child(folder)):
-                return [dict(item) for item in await obstore.list(store, folder).collect_async()]
+async def walk(bucket: Bucket) -> list[Export]:
+    """List all exports of a root. A header without its dump is of one that is still being written: no export."""
 
     async def version(folder: str, number: int) -> list[Export]:
-        found = await below(folder)
-        dumps = [_dump(item, number, root) for item in found["objects"] if item["path"].endswith(DATA)]
+        found = await bucket.level(folder)
+        headers = {item["path"]: item["size"] for item in found["objects"] if item["path"].endswith(HEADER)}
+        dumps = [item for item in found["objects"] if item["path"].endswith(DATA)]
         tables = found["common_prefixes"]
-        files = await asyncio.gather(*map(lakes, tables))
-        return dumps + [
-            lake for table, objects in zip(tables, files, strict=True) for lake in _lakes(table, objects, number, root)
-        ]
+        files = await asyncio.gather(*map(bucket.objects, tables))
+        parts = [_lakes(table, objects, number, bucket.root) for table, objects in zip(tables, files, strict=True)]
+        return [*(_dump(item, headers, number, bucket.root) for item in dumps), *chain.from_iterable(parts)]
 
-    folders = [(path, VERSION.fullmatch(path)) for path in (await below(None))["common_prefixes"]]
+    folders = [(path, VERSION.fullmatch(path)) for path in (await bucket.level())["common_prefixes"]]
     parts = await asyncio.gather(*(version(path, int(found[1])) for path, found in folders if found))
-    return [export for part in parts for export in part]
+    return list(chain.from_iterable(parts))
 
 
-def _dump(item: Any, version: int, root: Root) -> Export:
-    name = item["path"].rpartition("/")[2].removesuffix(DATA)
-    tag = item["e_tag"] or str(item["last_modified"])
-    return Export(name, version, "csv", "", item["size"], item["last_modified"], root, item["path"], tag)
+def header_of(path: str) -> str:
+    """Where the header of a dump is."""
+    return path.removesuffix(DATA) + HEADER
+
+
+def _dump(item: Any, headers: Mapping[str, int], version: int, root: Root) -> Export:
+    path, tag = item["path"], item["e_tag"] or str(item["last_modified"])
+    name = path.rpartition("/")[2].removesuffix(DATA)
+    header = headers.get(header_of(path), 0)
+    return Export(name, version, "csv", "", item["size"], item["last_modified"], root, path, tag, header)
 
 
 def _lakes(table: str, objects: Sequence[Any], version: int, root: Root) -> list[Export]:

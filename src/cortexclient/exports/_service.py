@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +18,19 @@ from ..progress import ProgressLike, Reporter
 from ..services._base import MINUTES, Credentials, Service, internal
 from ._columns import Column, read_columns
 from ._fetch import cache_folder, drop, fetch
-from ._listing import DATA, HEADER, Export, find, walk
-from ._stores import Root, open_store, root_of, telling
+from ._listing import Export, find, header_of, walk
+from ._stores import Bucket, Root, root_of, telling
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
-    from obstore.store import ObjectStore
 
 FORMAT = 1
 """Of the Parquet files in the cache; what another version of this package made otherwise is made anew."""
 
 
 class AsyncExports(Service):
-    """Bulk exports: whole tables as files, in a bucket or a folder (:meth:`AsyncCortexClient.set_export_cloudpath`).
+    """Bulk exports: whole tables as files, in a bucket or a folder.
 
     There are two kinds. A **dump** (``csv``) is a gzipped text file of a table or view. It is fetched once, turned into
     a typed Parquet file and kept in a cache folder (``CORTEXCLIENT_CACHE``, else ``~/.cache/cortexclient``). A **Delta
@@ -75,7 +73,7 @@ class AsyncExports(Service):
         roots, cache = self._roots(), self._session.cache
 
         async def load() -> list[Export]:
-            parts = await asyncio.gather(*(walk(self._store(root), root) for root in roots))
+            parts = await asyncio.gather(*(walk(Bucket(self._session, root)) for root in roots))
             return sorted((e for part in parts for e in part), key=lambda e: (e.name, e.version, e.kind, e.ordering))
 
         with deadline(timeout):
@@ -241,15 +239,13 @@ class AsyncExports(Service):
             )
         return tuple(root_of(self._session, path) for path in paths)
 
-    def _store(self, root: Root) -> ObjectStore:
-        return open_store(self._session, root, self._session.export_place)
-
     async def _lake(self, found: list[Export], wanted: Mapping[str, IdArray], ordering: str | None) -> pl.LazyFrame:
         from . import _lakes
 
         lake = _lakes.choose([export for export in found if export.kind == "delta"], ordering, wanted)
-        call = partial(_lakes.scan, self._store(lake.root), lake, self._session.export_place, wanted)
-        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        bucket = Bucket(self._session, lake.root)
+        log = await _lakes.read_log(bucket, lake)
+        return await anyio.to_thread.run_sync(_lakes.scan, bucket, lake, log, wanted, abandon_on_cancel=True)
 
     async def _parquet(self, dump: Export, progress: ProgressLike) -> Path:
         """The file in the cache; who asks for the same one at once waits for the first."""
@@ -270,24 +266,16 @@ class AsyncExports(Service):
             await self._session.cache.forget(key)  # the file itself is what is kept
 
     async def _make(self, dump: Export, target: Path, progress: ProgressLike) -> None:
-        store = self._store(dump.root)
-        columns = await self._columns(store, dump)
+        bucket, header = Bucket(self._session, dump.root), header_of(dump.path)
+        text = await bucket.read(header, dump.header_bytes) if dump.header_bytes else b""
+        columns = read_columns(text, dump.root.child(header))
         if dump.root.scheme == "file":
             await _convert(Path(dump.root.prefix, dump.path), target, columns, dump.url, progress)
             return
         part = target.with_suffix(".csv.gz.part")
         with Reporter(progress, dump.bytes, "bytes") as reporter:
-            await fetch(store, dump, part, reporter.add)
+            await fetch(bucket.store, dump, part, reporter.add)
         await _convert(part, target, columns, dump.url, progress)
-
-    async def _columns(self, store: ObjectStore, dump: Export) -> list[Column]:
-        import obstore
-
-        path = dump.path.removesuffix(DATA) + HEADER
-        url = dump.root.child(path)
-        with telling(url):
-            reply = await obstore.get_async(store, path)
-            return read_columns(bytes(await reply.bytes_async()), url)
 
 
 async def _convert(source: Path, target: Path, columns: list[Column], url: str, progress: ProgressLike) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from .._transport.failures import Failure
+from .._transport.retry import Retrier
 from ..errors import (
     ConnectError,
     CortexError,
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 GOOGLE: Final = "https://storage.googleapis.com/"
 STATUS: Final = re.compile(r"status code: (\d{3})")
+AT_ONCE: Final = 16
+"""Lists and small objects under way."""
 ACCESS: Final = (
     "ask the administrator of the dataset for access, then pass set_export_cloudpath(path, credentials=...) a function "
     "that gives a bearer token and when it expires, or point the environment (GOOGLE_APPLICATION_CREDENTIALS, "
@@ -153,6 +158,56 @@ def bearer(place: ExportPlace) -> Any:
         return {"token": token, "expires_at": expires}
 
     return ask
+
+
+class Bucket:
+    """A root and its store: where lists and small objects come from."""
+
+    def __init__(self, session: Session, root: Root) -> None:
+        self.root = root
+        self.place = session.export_place
+        self.store = open_store(session, root, self.place)
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._again = Retrier(session.transport.retry, lambda _: None)
+
+    async def level(self, path: str | None = None) -> Any:
+        """List the objects and the folders right below a path."""
+        import obstore
+
+        return await self._ask(path, lambda: obstore.list_with_delimiter_async(self.store, path))
+
+    async def objects(self, path: str) -> list[Any]:
+        """List all objects below a path."""
+        import obstore
+
+        return list(await self._ask(path, lambda: obstore.list(self.store, path).collect_async()))
+
+    async def read(self, path: str, size: int) -> bytes:
+        """Read an object of a known size."""
+        import obstore
+
+        async def whole() -> bytes:
+            reply = await obstore.get_async(self.store, path)
+            data = bytes(await reply.bytes_async())
+            if len(data) != size:
+                raise DecodeError(f"{self.root.child(path)} came with {len(data):,} of its {size:,} bytes")
+            return data
+
+        data: bytes = await self._ask(path, whole)
+        return data
+
+    async def _ask(self, path: str | None, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask until an answer is whole: obstore asks again for bad statuses, but not for the rest of a broken list."""
+
+        async def attempt() -> Any:
+            try:
+                with telling(self.root.url if path is None else self.root.child(path)):
+                    return await call()
+            except (ConnectError, DecodeError) as error:
+                raise Failure(error, tries=None if isinstance(error, ConnectError) else 2) from error
+
+        async with self._gate:
+            return await self._again(attempt)
 
 
 @contextmanager

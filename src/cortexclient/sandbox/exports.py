@@ -33,6 +33,7 @@ PARENTS: Final = {"minnie65_public": "minnie65_phase3_v1"}
 """Public datastacks, and the one under whose name their exports are."""
 LAKES: Final = f"{BUCKET}/deltalake_exports"
 PARTITIONS: Final = 4
+AXES: Final = ("_x", "_y", "_z")
 CONNECTIONS: Final = "connections_with_nuclei"
 SQL_TYPES: Final[tuple[tuple[pl.DataType | type[pl.DataType], str], ...]] = (
     (pl.Int64, "bigint"),
@@ -187,12 +188,15 @@ def connections(synapses: pl.DataFrame, nuclei: pl.DataFrame) -> pl.DataFrame:
 
 def with_geometries(rows: pl.DataFrame, points: list[str]) -> pl.DataFrame:
     """The same rows with points as PostGIS keeps them: ``{p}_position`` in place of its three coordinates."""
-    for point in points:
-        stem = f"{point}_position"
-        split = [stem + axis for axis in ("_x", "_y", "_z")]
-        at = rows.columns.index(split[0])
-        rows = rows.insert_column(at, ewkb(rows.select(split)).alias(stem)).drop(split)
-    return rows
+    columns: list[pl.Series] = []
+    stems = {f"{point}_position" for point in points}
+    for column in rows.iter_columns():
+        stem, axis = column.name[:-2], column.name[-2:]
+        if stem not in stems or axis not in AXES:
+            columns.append(column)
+        elif axis == AXES[0]:
+            columns.append(ewkb(rows.select(stem + axis for axis in AXES)).alias(stem))
+    return pl.DataFrame(columns)
 
 
 def ewkb(points: pl.DataFrame) -> pl.Series:
