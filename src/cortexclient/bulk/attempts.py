@@ -43,7 +43,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 
 def is_away(error: CortexError) -> bool:
-    """Whether an error is about a service, not about ids. (A 500 is about ids as often as not.)"""
+    """Whether an error is about a service, not about ids; a 500 is about ids as often as not."""
     return isinstance(error, UnavailableError) and not (isinstance(error, ServerError) and error.status == 500)
 
 
