@@ -98,9 +98,7 @@ class Session:
         limits = limits or self.limits
         transport, cache = self.transport.unopened(limits), copy.copy(self.cache)
         place = ExportPlace(self.export_place.paths)  # credentials stay where they are
-        return replace(
-            self, transport=transport, limits=limits, cache=cache, coalescer=Coalescer(), export_place=place
-        )
+        return replace(self, transport=transport, limits=limits, cache=cache, coalescer=Coalescer(), export_place=place)
 
     @property
     def server(self) -> str:
