@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ._fanout import fan_out, running
 from ._types import IdArray, Ids, When
@@ -71,17 +73,19 @@ class Synapses:
                 synapse_table=synapse_table,
             )
 
-            async def fetch(side: RowQuery) -> tuple[pa.Table, dict[str, Any]]:
-                return await self._rows.fetch(side, desired_resolution, told=lambda rows: reporter.add(done=rows))
+            async def fetch(number: int) -> tuple[pa.Table, dict[str, Any]]:
+                sift = _sieve(roots, second=number > 0, remove_autapses=remove_autapses)
+                return await self._rows.fetch(
+                    sides[number], desired_resolution, told=lambda rows: reporter.add(done=rows), sift=sift
+                )
 
             try:
-                found = await fan_out(sides, fetch, 2)
+                found = await fan_out(range(len(sides)), fetch, 2)
             except CortexError as error:
                 error.partial = _partial(error.partial, split_positions)
                 raise
             attrs = found[0][1]
-            table = joined([found[0][0], *(_without(rows, roots) for rows, _ in found[1:])])
-            table = _without_autapses(table) if remove_autapses else table
+            table = joined([rows for rows, _ in found])
             for name in reference_tables:
                 suffix = (suffixes or {}).get(name, f"_{name}")
                 table = await self._with_reference(table, name, suffix, sides[0].when, desired_resolution)
@@ -118,12 +122,12 @@ class Synapses:
 
             async def fetch(number: int) -> None:
                 side = replace(sides[number], select={sides[number].name: columns})
+                sift = _sieve(roots, second=number > 0, remove_autapses=remove_autapses)
 
                 async def add(part: Part) -> None:
                     rows = finished(part, side, None)
                     reporter.add(done=rows.num_rows)
-                    rows = _without(rows, roots) if number else rows
-                    sums.append(_summed(_without_autapses(rows) if remove_autapses else rows))
+                    sums.append(_summed(sift(rows)))
 
                 await self._rows.each_part(side, add)
 
@@ -166,18 +170,25 @@ class Synapses:
         return merged.to_arrow()
 
 
-def _without(rows: pa.Table, roots: IdArray) -> pa.Table:
-    """Rows of the second side but for those that the first one has: whose other end is one of the roots too."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _sieve(roots: IdArray, *, second: bool, remove_autapses: bool) -> Callable[[pa.Table], pa.Table]:
+    """Which rows of a side to keep: of the second one not those of the first, whose other end is asked for too."""
+    asked = np.sort(roots)
 
-    return rows.filter(pc.invert(pc.is_in(rows.column(PRE), pa.array(roots))))
+    def sift(rows: pa.Table) -> pa.Table:
+        import pyarrow as pa
 
+        if not rows.num_rows:
+            return rows
+        # a row without a root (-1, -2) is no autapse, and none of those asked for
+        columns: list[Any] = [rows.column(PRE), rows.column(POST)]
+        pre, post = (column.fill_null(none).to_numpy() for column, none in zip(columns, (-1, -2), strict=True))
+        kept = pre != post if remove_autapses else np.ones(len(pre), np.bool_)
+        if second:
+            at = np.searchsorted(asked, pre).clip(max=len(asked) - 1)
+            kept &= asked[at] != pre
+        return rows if kept.all() else rows.filter(pa.array(kept))
 
-def _without_autapses(rows: pa.Table) -> pa.Table:
-    import pyarrow.compute as pc
-
-    return rows.filter(pc.not_equal(rows.column(PRE), rows.column(POST)))
+    return sift
 
 
 def _summed(rows: pa.Table) -> pa.Table:

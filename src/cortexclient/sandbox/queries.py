@@ -5,8 +5,9 @@ The vocabulary is that of the request bodies (see `query_body`); errors carry th
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
@@ -15,11 +16,12 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from .tables import Table, Tables, Version
+from .tables import Index, Table, Tables, Version
 
 XYZ: Final = "xyz"
 INT64: Final = np.iinfo(np.int64)
 DEFAULT_SUFFIXES: Final = ("x", "y", "z", "xx", "yy", "zz")
+NUMBER: Final = "row number"
 PAGE_ROWS: Final = 47
 """Rows of a database page: what a random sample is made of."""
 
@@ -61,6 +63,8 @@ class Source:
     columns: tuple[str, ...]
     resolution: tuple[float, float, float]
     view: bool = False
+    index: Callable[[str], Index] | None = None
+    """Finds rows by values of an integer column; None for frames that are made for one query."""
 
     def is_point(self, column: str) -> bool:
         """Whether the name stands for three columns."""
@@ -98,7 +102,8 @@ def table_source(tables: Tables, name: str, version: Version) -> Source:
     """A table at a version."""
     table = tables.tables[name]
     columns = model_columns(table, merged=version.is_merged)
-    return Source(name, tables.frozen(name, version), columns, table.voxel_resolution)
+    index = functools.partial(tables.index, name, version)
+    return Source(name, tables.frozen(name, version), columns, table.voxel_resolution, index=index)
 
 
 def view_source(tables: Tables, name: str, version: Version) -> Source:
@@ -131,17 +136,35 @@ def model_columns(table: Table, *, merged: bool) -> tuple[str, ...]:
 
 def filtered(source: Source, query: Query) -> pl.DataFrame:
     """The rows of a source that pass all filters on it."""
+    numbers = matching(source, query)
+    return source.frame if numbers is None else source.frame[numbers]
+
+
+def matching(source: Source, query: Query) -> pl.Series | None:
+    """Numbers of the rows that pass all filters on a source, ascending; None for all of them."""
     conditions = [
         _condition(source, kind, column, value)
         for kind, by_table in query.filters.items()
         for column, value in by_table.get(source.name, {}).items()
     ]
     if not conditions:
-        return source.frame
+        return None
+    listed = _listed(source, query)
+    rows = source.frame if listed is None else source.frame[listed]
     try:
-        return source.frame.filter(conditions)
+        found = rows.lazy().with_row_index(NUMBER).filter(conditions).select(NUMBER).collect().to_series()
     except pl.exceptions.ComputeError as error:
         raise sql_failure(source, f"invalid regular expression: {error}") from error
+    return found if listed is None else listed[found]
+
+
+def _listed(source: Source, query: Query) -> pl.Series | None:
+    """Numbers of the rows that a list filter on an indexed column lets pass, ascending; None if there is no such."""
+    for column, values in query.filters.get("filter_in_dict", {}).get(source.name, {}).items():
+        if source.index and source.frame.schema.get(column) == pl.Int64 and all(type(v) is int for v in values):
+            wanted = np.array([value for value in values if abs(value) <= INT64.max], np.int64)
+            return pl.Series(source.index(column).find(wanted))
+    return None
 
 
 def sample(frame: pl.DataFrame, rows: int, seed: int) -> pl.DataFrame:

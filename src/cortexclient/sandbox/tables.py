@@ -187,6 +187,30 @@ class Version:
         return self.first_table_id + self.tables.index(name)
 
 
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Row numbers of a table in the order of an integer column; rows without a value are in none."""
+
+    values: Ids
+    numbers: Ids
+
+    @classmethod
+    def of(cls, column: pl.Series) -> Index:
+        """Sort a column, once."""
+        numbers = np.flatnonzero(column.is_not_null().to_numpy())
+        values = column.drop_nulls().to_numpy()
+        order = np.argsort(values, kind="stable")
+        return cls(values[order], numbers[order])
+
+    def find(self, values: Ids) -> Ids:
+        """Numbers of the rows that hold one of some values, ascending."""
+        wanted = np.unique(values)
+        low, high = np.searchsorted(self.values, wanted), np.searchsorted(self.values, wanted, "right")
+        counts = high - low
+        before = np.cumsum(counts) - counts
+        return np.sort(self.numbers[np.repeat(low - before, counts) + np.arange(counts.sum())])
+
+
 class Roots(Protocol):
     """What tables need of the graph."""
 
@@ -217,6 +241,7 @@ class Tables:
     versions: Sequence[Version] = ()
     _roots: dict[tuple[str, str, int], Ids] = field(default_factory=dict, init=False, repr=False)
     _frames: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict, init=False, repr=False)
+    _indices: dict[tuple[str, int, str], Index] = field(default_factory=dict, init=False, repr=False)
 
     def version(self, datastack: str, number: int) -> Version | None:
         """The row of the registry for a datastack's version."""
@@ -243,6 +268,13 @@ class Tables:
                 frame = order.join(frame, on="id", maintain_order="left").select(frame.columns)
             self._frames[key] = frame.rechunk()
         return self._frames[key]
+
+    def index(self, name: str, version: Version, column: str) -> Index:
+        """The rows of a table at a version by the values of an integer column, as a database keeps them. Cached."""
+        key = name, version.time_us, column
+        if key not in self._indices:
+            self._indices[key] = Index.of(self.frozen(name, version)[column])
+        return self._indices[key]
 
     def view(self, name: str, version: Version) -> pl.DataFrame:
         """Rows of a view at a version. Cached."""

@@ -16,6 +16,7 @@ from ..queries import (
     Source,
     filtered,
     joined,
+    matching,
     output,
     output_names,
     refuse_single_column,
@@ -84,12 +85,15 @@ def _single(world: World, call: Call, source: Source, body: Mapping[str, Any], n
     limit = row_limit(world, query, source.name)
     names = {source.name: {column: column for column in columns}}
     resolution = query.resolution or source.resolution
-    rows = filtered(source, query)
+    numbers = matching(source, query)
     counted = flag(call, "count")
     if counted:
-        frame = pl.DataFrame({"count": [max(rows.height - query.offset, 0)]})
+        rows = source.frame.height if numbers is None else len(numbers)
+        frame = pl.DataFrame({"count": [max(rows - query.offset, 0)]})
     else:
-        frame = rows.slice(query.offset, limit).select(output(source, names[source.name], resolution))
+        part = slice(query.offset, query.offset + limit)
+        frame = source.frame[part if numbers is None else numbers[part]]
+        frame = frame.select(output(source, names[source.name], resolution))
     rendering = Rendering(
         warnings=[*_truncation(frame.height, limit), *notices],
         price=_price(frame.height),
@@ -177,7 +181,9 @@ def _join_output(
 def _sampled(world: World, call: Call, source: Source) -> Source:
     """The source cut to a random sample, if one is asked for."""
     size = sample_size(call)
-    return replace(source, frame=sample(source.frame, size, world.seed + call.now_ms)) if size else source
+    if not size:
+        return source
+    return replace(source, frame=sample(source.frame, size, world.seed + call.now_ms), index=None)
 
 
 def _truncation(rows: int, limit: int) -> list[str]:

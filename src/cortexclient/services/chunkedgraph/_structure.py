@@ -202,6 +202,8 @@ class Structure(GraphService):
             Sorted.
         """
         asked = as_ids(node_ids, "node_ids")
+        if not len(asked):  # which the service refuses
+            return asked
         with running(timeout, None, None):
             body = json.encode({"node_ids": asked})
             reply = await self._session.send(

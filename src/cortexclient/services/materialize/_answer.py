@@ -71,12 +71,6 @@ def finished(part: Part, query: RowQuery, desired: Sequence[float] | None) -> pa
     return _arranged(table, query, part.names)
 
 
-def answer(parts: Sequence[Part], query: RowQuery, desired: Sequence[float] | None) -> pa.Table:
-    """All rows of a query as the user gets them."""
-    table = joined([finished(part, query, desired) for part in parts])
-    return table if query.limit is None else table.slice(0, query.limit)
-
-
 def joined(tables: list[pa.Table]) -> pa.Table:
     """Parts of one answer; a column without any value may lack its type in some of them."""
     import pyarrow as pa

@@ -20,8 +20,9 @@ from ._filters import AT_LEAST, BELOW, IN, NOT_IN, WireFilters
 
 LIST_BATCH = 10_000
 """Values that one request's list filter carries at most: some 200 kB."""
-FILL = 0.7
-"""How full a part is planned to be, as a share of the row cap: sizes are guesses, and a part that overflows is lost."""
+FILL = 0.5
+"""How full a part is planned to be, as a share of the row cap: sizes are guesses, and a part that overflows is lost,
+which costs more than one request more does."""
 FINER = 8
 """Points are asked in units so much finer than needed where tables differ: the server cuts fractions off."""
 

@@ -31,7 +31,7 @@ from ...errors import (
 )
 from ...frames import AXES
 from .._base import Session, check_aware
-from ._answer import Part, answer, attributes, checked_unit, common_grid, resolution_of
+from ._answer import Part, attributes, checked_unit, common_grid, finished, joined, resolution_of
 from ._catalogue import Catalogue, explain
 from ._filters import ABOVE
 from ._row_query import FINER, RowQuery, edges_within, parts_for, split_column
@@ -61,26 +61,30 @@ class Rows:
         *,
         split: bool = True,
         told: Callable[[int], object] | None = None,
+        sift: Callable[[pa.Table], pa.Table] | None = None,
     ) -> tuple[pa.Table, dict[str, Any]]:
         """All rows of a query and what its frame tells of itself; an error's ``partial`` holds those that had come.
 
-        ``told`` is called with the number of rows of each part that arrives.
+        Of each part that arrives, ``told`` is called with the number of rows, and ``sift`` says which ones to keep:
+        what can be done while others are still on their way is done then.
         """
         checked_unit(desired)
-        parts: list[Part] = []
+        tables: list[pa.Table] = []
+        units: list[tuple[float, ...] | None] = []
 
         async def keep(part: Part) -> None:
-            parts.append(part)
+            table = finished(part, query, desired)
+            tables.append(table if sift is None else sift(table))
+            units.append(resolution_of(part, desired))
             if told is not None:
                 told(part.table.num_rows)
 
         try:
             await self.each_part(query, keep, split=split)
         except CortexError as error:
-            error.partial = answer(parts, query, desired) if parts else None
+            error.partial = joined(tables) if tables else None
             raise
-        resolution = resolution_of(parts[0], desired)
-        return answer(parts, query, desired), attributes(query, resolution)
+        return joined(tables), attributes(query, units[0])
 
     async def when(self, version: int | None, timestamp: When | None) -> int | datetime:
         """What a query is about: its own version or instant, else the client's, else the newest version.
