@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._plan import CostEstimate, Planner
+from ._costs import CostEstimate
+from ._plan import Planner
 from ._types import Ids, When
 from .diagnosis import Diagnosis, diagnose
 from .ids import as_ids
@@ -15,7 +16,7 @@ class OutlookCalls:
     _session: Session
 
     def plan(self, call: str, ids: Ids, *, timestamp: When | None = None, live: bool = False) -> CostEstimate:
-        """Estimate what a call will cost; nothing is sent.
+        """Estimate what a call will cost; nothing is sent. Queries have a ``plan()`` of their own, which counts rows.
 
         Parameters
         ----------

@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ._costs import CostEstimate, Step, step
 from ._fanout import plan
-from ._html import table
 from ._types import IdArray
 from ._wire import endpoints
 from ._wire.endpoints import Endpoint
@@ -28,8 +27,6 @@ BYTES_PER_ID = {
     "live_query": (0, 24),
 }
 """Up and down, uncompressed: binary ids, ids in JSON, ten generations of a lineage, rows of three integers in Arrow."""
-ENVELOPE = 400
-"""Bytes of a small request and its answer."""
 CELLS, BACKUPS, VERSIONS = 150_000, 8_400, 4
 """Rows of a table of cells and of one of backup points, and versions, where they are not known (minnie65: 144,120 and
 8,388)."""
@@ -40,111 +37,7 @@ LOOK_UPS = {
     "is_latest_roots": endpoints.IS_LATEST_ROOTS,
     "is_valid_nodes": endpoints.VALID_NODES,
 }
-HEADER = ("step", "requests", "ids or rows", "size", "seconds")
 TRANSLATIONS = ("root_id_to_cell_id", "cell_id_to_root_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over the steps of a call."""
-
-    requests: int = 0
-    bytes: int = 0
-    """Both ways, before compression."""
-    seconds: float = 0.0
-    """Waiting for the servers, with as many requests at once as the limits allow, but for the network's latency."""
-    server_seconds: float = 0.0
-    """The servers' work."""
-
-    def __add__(self, other: Totals) -> Totals:
-        return Totals(
-            self.requests + other.requests,
-            self.bytes + other.bytes,
-            self.seconds + other.seconds,
-            self.server_seconds + other.server_seconds,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Requests to one endpoint, side by side."""
-
-    what: str
-    endpoint: str
-    ids: int
-    """Distinct ids asked, or rows expected."""
-    cost: Totals
-    sure: bool
-    """Whether it is sent in any case, or only if earlier steps leave something to ask."""
-    bound_by: str
-    """The limit that more speed would have to lift."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class CostEstimate:
-    """What a call will cost, as far as can be known before it is sent.
-
-    Requests and bytes follow from the planner itself, seconds from what the real servers were measured to take for each
-    id (for table queries from assumptions, see ``_wire/endpoints.py``). A repeated id costs nothing.
-    """
-
-    call: str
-    ids: int
-    distinct: int
-    steps: tuple[Step, ...]
-
-    @property
-    def least(self) -> Totals:
-        """The steps that are sent in any case."""
-        return sum((step.cost for step in self.steps if step.sure), Totals())
-
-    @property
-    def most(self) -> Totals:
-        """All steps, as if earlier ones left everything to ask."""
-        return sum((step.cost for step in self.steps), Totals())
-
-    @property
-    def bound_by(self) -> str:
-        """The limit that binds the longest step that is sent in any case."""
-        sure = [step for step in self.steps if step.sure]
-        return max(sure, key=lambda step: step.cost.seconds).bound_by if sure else "nothing is asked"
-
-    def __repr__(self) -> str:
-        rows = [HEADER, *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = (" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-        return "\n".join([self._title(), *lines])
-
-    def _repr_html_(self) -> str:
-        return table(self._title(), self._rows(), HEADER)
-
-    def _title(self) -> str:
-        least, most = self.least, self.most
-        requests = _range(f"{least.requests:,}", f"{most.requests:,}")
-        size = _range(_size(least.bytes), _size(most.bytes))
-        seconds = _range(f"{least.seconds:,.2g}", f"{most.seconds:,.2g}")
-        return (
-            f"{self.call}: {self.ids:,} ids, {self.distinct:,} distinct. {requests} requests, {size}, {seconds} s and "
-            f"the network's latency; bound by {self.bound_by}"
-        )
-
-    def _rows(self) -> Iterator[tuple[str, ...]]:
-        for step in self.steps:
-            what = step.what if step.sure else f"{step.what} (if needed)"
-            cost = step.cost
-            yield what, f"{cost.requests:,}", f"{step.ids:,}", _size(cost.bytes), f"{cost.seconds:,.2f}"
-
-
-def _range(least: str, most: str) -> str:
-    return least if least == most else f"{least} to {most}"
-
-
-def _size(count: float) -> str:
-    units = iter(("B", "kB", "MB"))
-    while count >= 1000:
-        count /= 1000
-        next(units)
-    return f"{count:,.3g} {next(units)}"
 
 
 class Planner:
@@ -165,6 +58,8 @@ class Planner:
             steps = self._to_roots(unique, timestamp, live)
         else:
             known = [*LOOK_UPS, *TRANSLATIONS]
+            if call.startswith("query"):
+                raise CortexUsageError(f"no plan for {call!r}: client.tables.<name>(...).plan() counts its rows first")
             near = difflib.get_close_matches(call, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
             raise CortexUsageError(f"no plan for {call!r}: {hint}")
@@ -241,14 +136,6 @@ class Planner:
         return self._step(what, endpoint, len(chunks), len(unique), sure=sure)
 
     def _step(self, what: str, endpoint: Endpoint, requests: int, ids: int = 0, *, sure: bool = True) -> Step:
+        payload = ids * sum(BYTES_PER_ID.get(endpoint.name, (0, 0)))
         workers = self._session.limits.of(endpoint.service)
-        one = endpoint.price + endpoint.price_per_id * ids / max(requests, 1)
-        size = requests * ENVELOPE + ids * sum(BYTES_PER_ID.get(endpoint.name, (0, 0)))
-        cost = Totals(requests, size, math.ceil(requests / workers) * one, requests * one)
-        if requests <= 1:
-            limit = "the latency of one request"
-        elif requests <= workers:
-            limit = "the ids in a request (Limits.batch)"
-        else:
-            limit = f"requests at once (Limits: {workers} to {endpoint.service})"
-        return Step(what, str(endpoint), ids, cost, sure, limit)
+        return step(what, endpoint, requests, ids, workers=workers, payload=payload, sure=sure)

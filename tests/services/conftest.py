@@ -99,3 +99,31 @@ class Dressed:
         if outcome is end:
             raise StopAsyncIteration
         return outcome
+
+
+CAP = 150
+
+
+@pytest.fixture(scope="module")
+def small_cap() -> Iterator[dict[str, Sandbox]]:
+    """Servers that give few rows at once."""
+    world = World.synthesize(4, nuclei=400, edits=80, backups=20, versions=3, expired=1)
+    world.row_cap = CAP
+    with Sandbox(world, strict=True) as strict, Sandbox(world) as repaired:
+        yield {"async": strict, "sync": repaired}
+
+
+@pytest.fixture
+def capped_sandbox(small_cap: dict[str, Sandbox], flavour: str) -> Sandbox:
+    return small_cap[flavour]
+
+
+@pytest.fixture
+def capped_world(capped_sandbox: Sandbox) -> World:
+    return capped_sandbox.world
+
+
+@pytest.fixture
+async def capped(flavour: str, capped_sandbox: Sandbox) -> AsyncIterator[AsyncCortexClient]:
+    async with client_of(flavour, capped_sandbox) as client:
+        yield client

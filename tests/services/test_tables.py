@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,31 +14,10 @@ from cortexclient import AsyncCortexClient, CortexUsageError, NotFoundError, Tru
 from cortexclient.errors import CortexError
 from cortexclient.sandbox import Sandbox, World
 
-from .conftest import client_of
+from .conftest import CAP, client_of
 
 NUCLEI, BACKUPS, SYNAPSES = "nucleus_detection_v0", "nucleus_alternative_points", "synapses_pni_2"
 VIEW = "nucleus_detection_lookup_v1"
-CAP = 150
-
-
-@pytest.fixture(scope="module")
-def small_cap() -> Iterator[dict[str, Sandbox]]:
-    """Servers that give few rows at once."""
-    world = World.synthesize(4, nuclei=400, edits=80, backups=20, versions=3, expired=1)
-    world.row_cap = CAP
-    with Sandbox(world, strict=True) as strict, Sandbox(world) as repaired:
-        yield {"async": strict, "sync": repaired}
-
-
-@pytest.fixture
-def capped_world(small_cap: dict[str, Sandbox], flavour: str) -> Any:
-    return small_cap[flavour].world
-
-
-@pytest.fixture
-async def capped(flavour: str, small_cap: dict[str, Sandbox]) -> AsyncIterator[AsyncCortexClient]:
-    async with client_of(flavour, small_cap[flavour]) as client:
-        yield client
 
 
 def frozen(world: World, table: str) -> Any:

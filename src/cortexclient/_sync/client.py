@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cortexclient import _portal
 from cortexclient._client import AsyncCortexClient
-from cortexclient._plan import CostEstimate
+from cortexclient._costs import CostEstimate
 from cortexclient._sync.chunkedgraph import ChunkedGraph
 from cortexclient._sync.exports import Exports
 from cortexclient._sync.info import Info
@@ -718,7 +718,7 @@ class CortexClient(ClientTwin):
         return _portal.run(self._inner.best_version, root_ids, timeout=timeout)
 
     def plan(self, call: str, ids: Ids, *, timestamp: When | None = None, live: bool = False) -> CostEstimate:
-        """Estimate what a call will cost; nothing is sent.
+        """Estimate what a call will cost; nothing is sent. Queries have a ``plan()`` of their own, which counts rows.
 
         Parameters
         ----------

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cortexclient import _portal
+from cortexclient._costs import CostEstimate
 from cortexclient._twin import ListingTwin, SyncBatchStream, Twin
 from cortexclient._types import When
 from cortexclient.progress import ProgressLike
@@ -252,6 +253,46 @@ class ViewQuery(Twin[AsyncViewQuery]):
         Joins and live tables, which the server cannot count, are counted by fetching the ids alone.
         """
         return _portal.run(self._inner.count, version, timestamp, timeout=timeout)
+
+    def plan(
+        self,
+        select_columns: Sequence[str] | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        *,
+        version: int | None = None,
+        timestamp: When | None = None,
+        row_cap: int | None = None,
+        timeout: float | None = None,
+    ) -> CostEstimate:
+        """Estimate what the query will cost, before any of its rows travels; parameters are those of :meth:`query`.
+
+        What is sent to know it: a count of the rows for each 10,000 values of the longest list filter, and what any
+        first query asks about the tables.
+
+        Parameters
+        ----------
+        row_cap
+            How many rows the server gives at once. Default: what an answer that was cut has shown, else 200,000.
+
+        Returns
+        -------
+        CostEstimate
+            Shows itself as a table: requests, bytes, seconds, and which limit binds. ``least`` and ``most`` are equal
+            where no answer exceeds the row cap; else ``most`` holds if no part has to be cut twice. Joins and live
+            tables, which the server cannot count, have ``rows`` at most: those of the table alone, and those of the
+            newest version without filters by root.
+        """
+        return _portal.run(
+            self._inner.plan,
+            select_columns,
+            offset,
+            limit,
+            version=version,
+            timestamp=timestamp,
+            row_cap=row_cap,
+            timeout=timeout,
+        )
 
 
 class Tables(ListingTwin[AsyncTables]):
@@ -542,3 +583,43 @@ class TableQuery(Twin[AsyncTableQuery]):
         Joins and live tables, which the server cannot count, are counted by fetching the ids alone.
         """
         return _portal.run(self._inner.count, version, timestamp, timeout=timeout)
+
+    def plan(
+        self,
+        select_columns: Sequence[str] | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        *,
+        version: int | None = None,
+        timestamp: When | None = None,
+        row_cap: int | None = None,
+        timeout: float | None = None,
+    ) -> CostEstimate:
+        """Estimate what the query will cost, before any of its rows travels; parameters are those of :meth:`query`.
+
+        What is sent to know it: a count of the rows for each 10,000 values of the longest list filter, and what any
+        first query asks about the tables.
+
+        Parameters
+        ----------
+        row_cap
+            How many rows the server gives at once. Default: what an answer that was cut has shown, else 200,000.
+
+        Returns
+        -------
+        CostEstimate
+            Shows itself as a table: requests, bytes, seconds, and which limit binds. ``least`` and ``most`` are equal
+            where no answer exceeds the row cap; else ``most`` holds if no part has to be cut twice. Joins and live
+            tables, which the server cannot count, have ``rows`` at most: those of the table alone, and those of the
+            newest version without filters by root.
+        """
+        return _portal.run(
+            self._inner.plan,
+            select_columns,
+            offset,
+            limit,
+            version=version,
+            timestamp=timestamp,
+            row_cap=row_cap,
+            timeout=timeout,
+        )

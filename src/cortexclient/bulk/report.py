@@ -16,7 +16,7 @@ from .spec import JobSpec
 from .tasks import Task
 
 if TYPE_CHECKING:
-    from .._plan import CostEstimate
+    from .._costs import CostEstimate
 
 
 @dataclass(frozen=True, slots=True)

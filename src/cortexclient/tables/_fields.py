@@ -29,6 +29,8 @@ COMPARISONS = {
     "<=": "filter_less_equal_dict",
 }
 EQUAL = "filter_equal_dict"
+BYTES: dict[Kind, int] = {"integer": 8, "float": 4, "boolean": 1, "string": 16, "time": 8, "point": 12}
+"""In Arrow, uncompressed; of a string about."""
 BOOKKEEPING: dict[str, Kind] = {"id": "integer", "created": "time", "valid": "boolean"}
 BOUND = {"_root_id": "integer", "_supervoxel_id": "integer", "_position": "point"}
 
@@ -107,6 +109,12 @@ def _referring(column: str, columns: Mapping[str, Kind]) -> str:
         if column.endswith(ending) and f"{stem}_position" in columns:
             return f"{stem}_ref{ending}"
     return f"{column}_ref"
+
+
+def row_bytes(infos: Iterable[Info], selected: Iterable[str] | None) -> int:
+    """How many bytes a row takes about, of some columns or of all."""
+    columns = {name: kind for info in infos for name, kind in (info.columns or {"": "string"}).items()}
+    return sum(BYTES[columns.get(name, "string")] for name in (columns if selected is None else selected))
 
 
 def conditions(info: Info, base: Info | None, arguments: Mapping[str, Any]) -> WireFilters:

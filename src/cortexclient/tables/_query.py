@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .._costs import CostEstimate, Step, step
 from .._fanout import fan_out, first_error, running
 from .._types import When
 from ..errors import CortexError, CortexUsageError
@@ -19,15 +20,21 @@ from ..progress import ProgressLike
 from ..results import BatchStream
 from ..services._base import check_aware
 from ..services.materialize._answer import Part, chosen, finished
+from ..services.materialize._filters import IN
+from ..services.materialize._forecast import Forecast, forecast
 from ..services.materialize._queries import framed, live_flags
 from ..services.materialize._row_query import RowQuery
-from ._fields import Info, conditions, not_found, unknown
+from ._fields import Info, conditions, not_found, row_bytes, unknown
 from ._register import Register
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+
+
+BYTES_OF_AN_ID = 19
+"""In JSON."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,65 @@ class AsyncViewQuery:
             ids = {name: ["id"] for name in query.tables}
             found, _ = await rows.fetch(replace(query, select=ids), unit)
         return int(found.num_rows)
+
+    async def plan(
+        self,
+        select_columns: Sequence[str] | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        *,
+        version: int | None = None,
+        timestamp: When | None = None,
+        row_cap: int | None = None,
+        timeout: float | None = None,
+    ) -> CostEstimate:
+        """Estimate what the query will cost, before any of its rows travels; parameters are those of :meth:`query`.
+
+        What is sent to know it: a count of the rows for each 10,000 values of the longest list filter, and what any
+        first query asks about the tables.
+
+        Parameters
+        ----------
+        row_cap
+            How many rows the server gives at once. Default: what an answer that was cut has shown, else 200,000.
+
+        Returns
+        -------
+        CostEstimate
+            Shows itself as a table: requests, bytes, seconds, and which limit binds. ``least`` and ``most`` are equal
+            where no answer exceeds the row cap; else ``most`` holds if no part has to be cut twice. Joins and live
+            tables, which the server cannot count, have ``rows`` at most: those of the table alone, and those of the
+            newest version without filters by root.
+        """
+        with running(timeout, None, None):
+            wish = Wish(select_columns, offset, limit, version=version, timestamp=timestamp)
+            query, _ = await self._prepared(wish)
+            known = await self._register.load(query.when if isinstance(query.when, int) else None)
+            expected = await forecast(self._register.rows, query, row_cap)
+        infos = [info for info in self._infos(known) if info is not None]
+        return self._estimate(query, expected, row_bytes(infos, select_columns))
+
+    def _estimate(self, query: RowQuery, expected: Forecast, size: int) -> CostEstimate:
+        """Price what is foreseen; a row takes ``size`` bytes."""
+        listed = sum(len(values) for by in query.filters.get(IN, {}).values() for values in by.values())
+        workers = self._register.session.limits.of(query.endpoint.service)
+
+        def priced(what: str, requests: int, rows: int, *, sure: bool) -> Step:
+            return step(
+                what,
+                query.endpoint,
+                requests,
+                rows,
+                workers=workers,
+                payload=rows * size + listed * BYTES_OF_AN_ID,
+                sure=sure,
+                packed_by=expected.bound_by,
+            )
+
+        first = priced(f"rows of {query.name}", expected.least, expected.least_rows, sure=True)
+        more, rows = expected.most - expected.least, expected.most_rows - expected.least_rows
+        again = (priced("parts of what is cut", more, rows, sure=False),) if more else ()
+        return CostEstimate(repr(self), listed, listed, (first, *again), expected.rows)
 
     async def _fetched(self, wish: Wish) -> tuple[pa.Table, dict[str, Any]]:
         with running(wish.timeout, wish.progress, wish.limit) as reporter:

@@ -164,7 +164,18 @@ class Rows:
         warned = any(text in reply.headers.get("warning", "") for text in TRUNCATED)
         # a limit of the caller's own is warned of in the same words
         cut = warned and (query.limit is None or table.num_rows < query.limit)
+        if cut and not query.live:  # live rows are filtered once more when they have been cut
+            await self.session.cache.keep(self._cap_key, table.num_rows)
         return Part(table, _resolution(reply, query), _names(reply), cut)
+
+    @property
+    def _cap_key(self) -> tuple[str, ...]:
+        return "row_cap", self.session.server, self.session.spec.datastack
+
+    def row_cap(self) -> int | None:
+        """How many rows a reply has at most, as the last one showed that was cut."""
+        cap: int | None = self.session.cache.peek(self._cap_key)
+        return cap
 
     async def count(self, query: RowQuery) -> int:
         """Count the rows of a query on one frozen table or view, without fetching them."""
