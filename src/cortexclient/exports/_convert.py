@@ -101,6 +101,7 @@ class Conversion:
         self._tell = tell
         self._text: _Text | None = None
         self._stopped = False
+        self._written = 0
 
     def stop(self) -> None:
         """End it soon, leaving nothing behind."""
@@ -119,6 +120,7 @@ class Conversion:
         try:
             self._write(np.int32)
         except _NotWhole:
+            self._tell(-self._written)
             self._write(np.float64)
 
     def _write(self, coordinate: type[np.generic]) -> None:
@@ -126,6 +128,7 @@ class Conversion:
 
         self._target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f"{self._target.name}-", suffix=".new", dir=self._target.parent)
+        self._written = 0
         text = self._text = _Text(self._source, self._url)
         text.stopped = self._stopped
         try:
@@ -135,6 +138,7 @@ class Conversion:
                 with pq.ParquetWriter(file, first.schema, **_layout(first.schema)) as writer:
                     for table in _grouped(first, batches):
                         writer.write_table(table, row_group_size=len(table) or None)
+                        self._written += len(table)
                         self._tell(len(table))
                 if text.last != b"\n":
                     raise DecodeError(f"{self._url} ends in the middle of a line: its last row may be cut off")

@@ -59,7 +59,12 @@ async def walk(bucket: Bucket) -> list[Export]:
         parts = [_lakes(table, objects, number, bucket.root) for table, objects in zip(tables, files, strict=True)]
         return [*(_dump(item, headers, number, bucket.root) for item in dumps), *chain.from_iterable(parts)]
 
-    folders = [(path, VERSION.fullmatch(path)) for path in (await bucket.level())["common_prefixes"]]
+    top = (await bucket.level())["common_prefixes"]
+    if not top and bucket.root.scheme in ("http", "https"):
+        raise NotFoundError(
+            f"{bucket.root.url} lists nothing, as web pages seldom do: name the bucket behind it (gs://, s3://)"
+        )
+    folders = [(path, VERSION.fullmatch(path)) for path in top]
     parts = await asyncio.gather(*(version(path, int(found[1])) for path, found in folders if found))
     return list(chain.from_iterable(parts))
 

@@ -243,13 +243,9 @@ def failure(error: Exception, url: str) -> CortexError | None:
         return ServerRefusedError(f"{url} was refused", status=status, detail=short)
     if "HTTP error" in text or "error sending request" in text or "response body" in text:
         return ConnectError(f"the connection to {url} failed or broke: {short}", sent=True)
-    if "list response" in text or "PROPFIND" in text or kind == "NotSupportedError":
-        return DecodeError(
-            f"{url} gives no list of what it holds: name its bucket (gs://, s3://) instead of a web page"
-        )
     if type(error).__module__.startswith(("obstore", "deltalake", "_internal")) or kind in (
         "ComputeError",
         "BaseError",
     ):
-        return DecodeError(f"{url} cannot be read: {short}")
+        return DecodeError(f"what came of {url} cannot be read: {short}")
     return None
