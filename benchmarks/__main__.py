@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 
-from . import graph, imports, mapping, meshes, report, sandbox_server, skeletons, tables, transport
+from . import graph, imports, limits, mapping, meshes, report, sandbox_server, skeletons, tables, transport
 
 PARTS = {
     "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
     "graph": (graph.run,),
+    "limits": (limits.run,),
     "meshes": (meshes.run,),
     "skeletons": (skeletons.run,),
     "tables": (tables.run,),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import graph, imports, mapping, meshes, report, sandbox_server, skeletons, tables, transport
+from benchmarks import graph, imports, limits, mapping, meshes, report, sandbox_server, skeletons, tables, transport
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +80,11 @@ def test_meshes(results: Path) -> None:
     meshes.run(rounds=1, neurons=2, fragments=8, peer_neurons=1, streamed=60)
     assert [row["layout"] for row in kept(results, "against cloud-volume", "meshes")] == ["apart", "fours"]
     assert kept(results, "streamed", "meshes")[0]["meshes"] >= 60
+
+
+def test_limits(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SPEED", 60)
+    limits.run(minutes=1.2)
+    rows = kept(results, "300 queries a minute", "limits")
+    assert [row["way"] for row in rows] == list(limits.WAYS)
+    assert all(row["refused_share"] <= 0.1 for row in rows[:3])

@@ -47,7 +47,7 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
     token
         Default: the environment's ``CORTEXCLIENT_TOKEN``, else CAVE's secret files.
     limits, retry, timeouts
-        How many requests at once, how stubborn, how patient.
+        How many requests at once and in a minute (default: as the dataset has it), how stubborn, how patient.
     http_client
         An ``httpx.AsyncClient`` of your own (a proxy, a test double), for this client alone and on its loop. It is not
         closed here, and cannot follow into another process.
@@ -73,12 +73,13 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         version: int | None = None,
         timestamp: When | None = None,
         token: str | None = None,
-        limits: Limits = Limits(),  # noqa: B008 (frozen)
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
+        limits: Limits | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         spec = get_spec(dataset)
+        limits = (limits or spec.limits).over(spec.limits)
         transport = Transport(
             limits=limits, retry=retry, timeouts=timeouts, token=TokenSource(token), http_client=http_client
         )
@@ -211,7 +212,7 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
 
     @property
     def stats(self) -> TransportStats:
-        """Requests, retries and bytes so far; all views of :meth:`at` count together."""
+        """Requests, retries and bytes so far, and what limits them now; all views of :meth:`at` count together."""
         return self._session.transport.stats.snapshot()
 
     # -- translation -------------------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ def _check_positive(settings: Any) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How many requests may be under way at once, and how many ids one may carry.
+    """How many requests may be under way at once, how many may leave in a minute, and how many ids one may carry.
 
     The servers run about 16 workers a service, each of which serves one request at a time: more than 16 in flight only
-    queue there, in front of everybody else.
+    queue there, in front of everybody else. Some services count each user's requests a minute besides.
     """
 
     in_flight: int = 16
@@ -34,24 +34,35 @@ class Limits:
     """Requests at once to object stores, which scale further."""
     per_service: Mapping[str, int] = field(default_factory=dict)
     """Exceptions by service name, for example ``{"skeleton": 8}``."""
+    per_minute: Mapping[str, float] | None = None
+    """Requests a minute by category, for example ``{"query": 150}``; those of the dataset, if there are none. What is
+    not named is limited by the service's own refusals alone; ``{}`` names nothing."""
     batch: Mapping[str, int] = field(default_factory=dict)
     """Ids per request by endpoint name, for example ``{"roots_binary": 1000}``; never above the endpoint's own cap."""
 
     def __post_init__(self) -> None:
         _check_positive(self)
-        for name in ("per_service", "batch"):
-            values = dict(getattr(self, name))
+        for name in ("per_service", "per_minute", "batch"):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            values = dict(given)
             if any(value <= 0 for value in values.values()):
                 raise CortexUsageError(f"Limits({name}={values}): must be above zero")
             object.__setattr__(self, name, MappingProxyType(values))
 
     def __reduce__(self) -> tuple[Any, ...]:  # a MappingProxyType cannot be pickled
-        return _make_limits, (self.in_flight, self.storage_in_flight, dict(self.per_service), dict(self.batch))
+        values = (getattr(self, item.name) for item in fields(self))
+        return _make_limits, tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
 
     def of(self, service: str) -> int:
         """Requests at once to ``service``."""
         default = self.storage_in_flight if service == STORAGE else self.in_flight
         return self.per_service.get(service, default)
+
+    def over(self, dataset: Limits) -> Limits:
+        """Take the rates of a dataset's own limits, where these name none."""
+        return self if self.per_minute is not None else replace(self, per_minute=dataset.per_minute)
 
     def shared_by(self, workers: int) -> Limits:
         """One worker's part, where ``workers`` of them work for the same user: all of them together keep these limits.
@@ -61,11 +72,13 @@ class Limits:
         if workers < 1:
             raise CortexUsageError(f"shared_by({workers}): must be one worker at least")
         services = {name: _part(count, workers) for name, count in self.per_service.items()}
+        rates = self.per_minute if self.per_minute is None else {k: v / workers for k, v in self.per_minute.items()}
         return replace(
             self,
             in_flight=_part(self.in_flight, workers),
             storage_in_flight=_part(self.storage_in_flight, workers),
             per_service=services,
+            per_minute=rates,
         )
 
 
@@ -73,8 +86,8 @@ def _part(count: int, workers: int) -> int:
     return max(1, count // workers)
 
 
-def _make_limits(in_flight: int, storage: int, per_service: dict[str, int], batch: dict[str, int]) -> Limits:
-    return Limits(in_flight=in_flight, storage_in_flight=storage, per_service=per_service, batch=batch)
+def _make_limits(*values: Any) -> Limits:
+    return Limits(**dict(zip((item.name for item in fields(Limits)), values, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,7 +147,7 @@ async def test_failures_hold_no_memory(served: Sandbox, world: World) -> None:
 
         tracemalloc.start()
         try:
-            warm = await fail(10)
+            warm = await fail(15)
             later = await fail(30)
         finally:
             tracemalloc.stop()

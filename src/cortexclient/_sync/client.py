@@ -52,7 +52,7 @@ class CortexClient(ClientTwin):
     token
         Default: the environment's ``CORTEXCLIENT_TOKEN``, else CAVE's secret files.
     limits, retry, timeouts
-        How many requests at once, how stubborn, how patient.
+        How many requests at once and in a minute (default: as the dataset has it), how stubborn, how patient.
     http_client
         An ``httpx.AsyncClient`` of your own (a proxy, a test double), for this client alone and on its loop. It is not
         closed here, and cannot follow into another process.
@@ -78,7 +78,7 @@ class CortexClient(ClientTwin):
         version: int | None = None,
         timestamp: When | None = None,
         token: str | None = None,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
         retry: RetryPolicy = RetryPolicy(),
         timeouts: Timeouts = Timeouts(),
         http_client: httpx.AsyncClient | None = None,
@@ -191,7 +191,7 @@ class CortexClient(ClientTwin):
 
     @property
     def stats(self) -> TransportStats:
-        """Requests, retries and bytes so far; all views of :meth:`at` count together."""
+        """Requests, retries and bytes so far, and what limits them now; all views of :meth:`at` count together."""
         return self._inner.stats
 
     def root_id_to_cell_id(

@@ -1,4 +1,4 @@
-"""Limiter, retries, HTTP, status, error: how one request runs."""
+"""Limits, retries, HTTP, status, error: how one request runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import aiohttp
 import httpx
 
 from ..config import STORAGE, Limits, RetryPolicy, Timeouts
-from ..errors import CortexError, CortexUsageError
+from ..errors import CortexError, CortexUsageError, RateLimited
 from . import clients, failures
 from .failures import Asked
-from .limits import Gate
+from .limits import Bucket, Gate, Place
 from .reply import Reply, TransportStats
 from .retry import Retrier
 
 UNPACK_IN_THREAD = 1 << 20
 """Packed bytes above which a body is unpacked in a thread: below, it holds the loop for less than 10 ms."""
 
+PAUSE = 0.75
+"""Share of the longest wait between tries for which a category is shut that is refused twice: six tries of a request
+then outlast the minute that the services' limits are counted in."""
 
 CLOSED = "the client was closed while this request was under way"
 
@@ -61,12 +64,13 @@ class Engine:
         self._clients: dict[bool, httpx.AsyncClient] = {}
         self._keepers: list[AsyncGenerator[None]] = []
         self._gates: dict[str, Gate] = {}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
         self._retrier = Retrier(policy, self._count_wait)
         self._running: set[asyncio.Timeout] = set()
         self._closed = False
 
     async def run(self, call: Call) -> Reply:
-        """The whole reply. A request that waits for its next try keeps its place in the service's gate."""
+        """The whole reply. A request that waits for its next try keeps its place, unless it came too fast."""
         if self._closed:
             raise CortexUsageError(CLOSED)
         deadline = asyncio.timeout(None)  # begins to run once the gate has let the request in
@@ -84,16 +88,26 @@ class Engine:
             self._running.discard(deadline)
 
     async def _run(self, call: Call, deadline: asyncio.Timeout) -> Reply:
-        service = call.asked.endpoint.service
-        gate = self._gates.get(service)
-        if gate is None:
-            gate = self._gates[service] = Gate(self._limits.of(service))
-        async with gate:
+        async with self._place(call.asked) as place:
             if self._closed:
                 raise CortexUsageError(CLOSED)
             deadline.reschedule(asyncio.get_running_loop().time() + self._policy.deadline)
-            self._stats.peak[service] = gate.peak
-            return await self._retrier(self._attempt, gate, call)
+            return await self._retrier(self._attempt, place, call)
+
+    def _place(self, asked: Asked) -> Place:
+        endpoint = asked.endpoint
+        gate = self._gates.get(endpoint.service)
+        if gate is None:
+            gate = self._gates[endpoint.service] = Gate(
+                endpoint.service, self._limits.of(endpoint.service), self._stats
+            )
+        # whatever the charts do not limit shares one bucket for each service, which is empty only after a refusal
+        key = (asked.origin, endpoint.category) if endpoint.category else ("", endpoint.service)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            per_minute = (self._limits.per_minute or {}).get(key[1])
+            bucket = self._buckets[key] = Bucket(key[1], per_minute, self._stats, PAUSE * self._policy.cap)
+        return Place(gate, bucket, endpoint.name)
 
     async def aclose(self) -> None:
         """End what is under way, and close the connections that were made here."""
@@ -104,16 +118,19 @@ class Engine:
         for keeper in self._keepers:
             await keeper.aclose()
 
-    async def _attempt(self, gate: Gate, call: Call) -> Reply:
+    async def _attempt(self, place: Place, call: Call) -> Reply:
+        await place.ready()
         status, headers, packed = await self._exchange(call)
         if 200 <= status < 300:
             body = await _unpacked(call.asked, headers, packed)
-            gate.widen()
+            place.answered(len(packed))
             return Reply(status, headers, body)
         body = _readable(headers, packed)
         failure = failures.from_status(call.asked, status, headers, body, self._policy.server_error_attempts)
-        if status in (429, 503):
-            gate.narrow(failure.after or 0.0)
+        if isinstance(failure.error, RateLimited):
+            place.refused(failure.after, body)
+        elif status == 503:
+            place.overloaded(failure.after)
         raise failure
 
     async def _exchange(self, call: Call) -> clients.Answer:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,15 @@ class TransportStats:
     """Bodies as they travelled, packed or not."""
     peak: dict[str, int] = field(default_factory=dict)
     """Most requests at once, by service."""
+    width: dict[str, int] = field(default_factory=dict)
+    """Requests that may be under way at once now, by service."""
+    per_minute: dict[str, float] = field(default_factory=dict)
+    """Requests that may leave in a minute now, by category; one that is missing has no limit that is known."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Refusals for coming too fast (429), by category."""
+    held_back: dict[str, float] = field(default_factory=dict)
+    """Seconds in which requests waited for nothing but their rate, by category."""
 
     def snapshot(self) -> TransportStats:
         """A copy that stands still."""
-        return replace(self, peak=dict(self.peak))
+        return copy.deepcopy(self)

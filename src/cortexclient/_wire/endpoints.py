@@ -19,12 +19,14 @@ class Endpoint:
     """One row of the table: which URL, and what the transport must know about it."""
 
     service: str
-    """Whose workers it occupies; limits and rates are counted by it."""
+    """Whose workers it occupies; requests at once are counted by it."""
     name: str
     method: str
     path: str
     scope: Scope = "local"
     """Global services (info, auth, schema, state) live on the spec's server, local ones where the info record says."""
+    category: str | None = None
+    """What its requests a minute are counted as, by the name that the service's chart has for it; None: not limited."""
     idempotent: bool = True
     """Asking twice changes nothing: a broken connection may be tried again. True for all reads, POST included."""
     batch: int | None = None
@@ -71,8 +73,8 @@ def _graph(
     )
 
 
-def _table(name: str, path: str, method: str = "GET") -> Endpoint:
-    return Endpoint(service="materialize", name=name, method=method, path=path)
+def _table(name: str, path: str, category: str | None = "fast_query") -> Endpoint:
+    return Endpoint(service="materialize", name=name, method="GET", path=path, category=category)
 
 
 def _query(name: str, path: str) -> Endpoint:
@@ -82,6 +84,7 @@ def _query(name: str, path: str) -> Endpoint:
         name=name,
         method="POST",
         path=path,
+        category="query",
         price=0.200 if name == "live_query" else 0.020,
         price_per_id=5e-6,
         content_type=JSON,
@@ -90,10 +93,17 @@ def _query(name: str, path: str) -> Endpoint:
     )
 
 
-def _skeleton(name: str, method: str, path: str, *, batch: int | None = None) -> Endpoint:
+def _skeleton(name: str, method: str, path: str, *, batch: int | None = None, category: str | None = None) -> Endpoint:
     # POSTs only read, or queue what is queued once: all may be tried again
-    content_type = JSON if method == "POST" else None
-    return Endpoint(service="skeleton", name=name, method=method, path=path, batch=batch, content_type=content_type)
+    return Endpoint(
+        service="skeleton",
+        name=name,
+        method=method,
+        path=path,
+        category=category,
+        batch=batch,
+        content_type=JSON if method == "POST" else None,
+    )
 
 
 def _state(name: str, method: str, path: str) -> Endpoint:
@@ -151,7 +161,7 @@ MESH_MANIFEST = Endpoint(
     service="meshing", name="manifest", method="GET", path="/meshing/api/v1/table/{table}/manifest/{id}:0"
 )
 
-MATERIALIZE_VERSION = _table("version", "/materialize/version")
+MATERIALIZE_VERSION = _table("version", "/materialize/version", category=None)
 VERSIONS = _table("versions", f"{_M3}/versions")
 VERSIONS_METADATA = _table("metadata", f"{_M3}/metadata")
 VERSION_METADATA = _table("version_metadata", f"{_M3}/version/{{version}}")
@@ -188,11 +198,21 @@ SKELETON_INFO = _skeleton("info", "GET", f"{_K}/precomputed/skeleton/{{version}}
 # the service reads one skeleton after the other: small chunks keep all of its workers busy, and none of them long
 SKELETONS_CACHED = _skeleton("cached", "POST", f"{_K}/bulk/get_cached_skeletons/4/flatdict", batch=25)
 SKELETON_TOKEN = _skeleton("token", "POST", f"{_K}/bulk/get_skeleton_token/4")
-SKELETON = _skeleton("skeleton", "GET", f"{_K}/precomputed/skeleton/4/{{root}}/flatdict")
-SKELETONS_EXIST = _skeleton("exists", "POST", f"{_K}/precomputed/skeleton/exists", batch=1_000)
-SKELETONS_GENERATE = _skeleton("generate", "POST", f"{_K}/bulk/gen_skeletons", batch=1_000)
-SKELETON_CACHE = _skeleton("query_cache", "GET", f"{_K}/precomputed/skeleton/query_cache/4/{{prefixes}}/{{limit}}")
-SKELETON_REFUSALS = _skeleton("refusal_list", "GET", f"{_K}/precomputed/skeleton/get_refusal_list")
+SKELETON = _skeleton(
+    "skeleton", "GET", f"{_K}/precomputed/skeleton/4/{{root}}/flatdict", category="get_skeleton_that_exists"
+)
+SKELETONS_EXIST = _skeleton(
+    "exists", "POST", f"{_K}/precomputed/skeleton/exists", batch=1_000, category="skeleton_exists"
+)
+SKELETONS_GENERATE = _skeleton(
+    "generate", "POST", f"{_K}/bulk/gen_skeletons", batch=1_000, category="get_skeletons_bulk_async"
+)
+SKELETON_CACHE = _skeleton(
+    "query_cache", "GET", f"{_K}/precomputed/skeleton/query_cache/4/{{prefixes}}/{{limit}}", category="query_cache"
+)
+SKELETON_REFUSALS = _skeleton(
+    "refusal_list", "GET", f"{_K}/precomputed/skeleton/get_refusal_list", category="get_refusal_list"
+)
 
 STATE = _state("state", "GET", "{id}")
 STATE_POST = _state("post", "POST", "post")

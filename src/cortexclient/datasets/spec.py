@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, Final, Self
 
+from ..config import Limits
 from ..errors import NotFoundError
 
 GLOBAL_SERVER = "https://global.daf-apis.com"
+
+CHARTS: Final = MappingProxyType(
+    {
+        "query": 300,
+        "fast_query": 2000,
+        "get_skeleton_that_exists": 1000,
+        "get_skeletons_bulk": 10,
+        "get_skeletons_bulk_async": 10,
+        "skeleton_exists": 100,
+        "query_cache": 100,
+        "get_refusal_list": 100,
+    }
+)
+"""Requests a minute that the services allow each user, by category: ``limiter.categories`` as set by default in CAVE's
+Helm charts for materialize (the first two) and skeletoncache. A deployment may differ; a category that is missing here
+is not limited by a chart."""
+
+
+def polite(scale: float = 1.0) -> Limits:
+    """Half of what the charts allow: one minute's worth may leave at once, and still no minute sees more than that."""
+    return Limits(per_minute={category: rate * scale / 2 for category, rate in CHARTS.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +66,9 @@ class DatasetSpec:
     """Bucket or folder of table exports, or several."""
     storage_url: str | None = None
     """Base URL that replaces ``gs://`` (``gs://B/p`` -> ``{storage_url}/B/p``); for mirrors and the sandbox."""
+    limits: Limits = field(default=Limits(), compare=False)
+    """What a client keeps to, unless it is told otherwise. The presets keep to half of the rates that the services'
+    deployment charts allow."""
 
     @property
     def export_paths(self) -> tuple[str, ...]:
@@ -50,14 +76,17 @@ class DatasetSpec:
         return (self.exports_url,) if isinstance(self.exports_url, str) else self.exports_url or ()
 
     def to_json(self) -> dict[str, Any]:
-        """Write it down as what JSON knows."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Write it down as what JSON knows. Of the limits the rates are kept, which belong to the dataset."""
+        rates = self.limits.per_minute
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["limits"] = None if rates is None else dict(rates)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_json` wrote."""
         lists: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**{**values, **lists})
+        return cls(**{**values, **lists, "limits": Limits(per_minute=values.get("limits"))})
 
 
 _SPECS: dict[str, DatasetSpec] = {}
@@ -110,6 +139,7 @@ MINNIE_PUBLIC = register(
             "gs://mat_dbs/public/minnie65_phase3_v1",
             "gs://mat_dbs/public/deltalake_exports/minnie65_phase3_v1",
         ),
+        limits=polite(),
     )
 )
 MINNIE_PROD = register(replace(MINNIE_PUBLIC, name="minnie_prod", datastack="minnie65_phase3_v1"))
@@ -122,6 +152,7 @@ V1DD = register(
         backup_tables=("nucleus_alternative_points",),
         cell_id_view="nucleus_alternative_lookup",
         space="v1dd_ds",
+        limits=polite(),
     )
 )
 V1DD_PUBLIC = register(replace(V1DD, name="v1dd_public", datastack="v1dd_public", backup_tables=()))

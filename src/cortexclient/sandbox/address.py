@@ -13,6 +13,7 @@ from .exports import export_urls
 
 if TYPE_CHECKING:
     from ..datasets.spec import DatasetSpec
+    from .limits import RateLimits
     from .world import World
 
 SERVER_VARIABLE: Final = "CORTEXCLIENT_SERVER"
@@ -59,7 +60,7 @@ class Address(ABC):
                     os.environ[name] = value
 
 
-def dataset_spec(world: World, url: str, datastack: str | None = None) -> DatasetSpec:
+def dataset_spec(world: World, url: str, datastack: str | None = None, limits: RateLimits | None = None) -> DatasetSpec:
     """How a client should see a world that is served at ``url``.
 
     A datastack that a preset describes (``minnie65_public`` ...) keeps the preset's names. Of any other one the table
@@ -69,16 +70,19 @@ def dataset_spec(world: World, url: str, datastack: str | None = None) -> Datase
     ----------
     datastack
         Which one; the world's first if none is named.
+    limits
+        The server's own rate limits: a client keeps to half of them, as to those of the real ones.
     """
-    from ..datasets.spec import DatasetSpec, known_specs
+    from ..config import Limits
+    from ..datasets.spec import DatasetSpec, known_specs, polite
 
     stack = world.datastacks[datastack] if datastack else next(iter(world.datastacks.values()))
-    storage = f"{url}/storage"
+    storage, rates = f"{url}/storage", polite(limits.scale) if limits else Limits()
     presets = known_specs()
     for preset in presets:
         if preset.datastack == stack.name:
             exports = preset.exports_url or export_urls(stack.name)
-            return replace(preset, server=url, storage_url=storage, exports_url=exports)
+            return replace(preset, server=url, storage_url=storage, exports_url=exports, limits=rates)
     backups = (
         table.name
         for table in world.tables.values()
@@ -93,4 +97,5 @@ def dataset_spec(world: World, url: str, datastack: str | None = None) -> Datase
         cell_id_view=next((preset.cell_id_view for preset in presets if preset.cell_id_view in world.views), None),
         exports_url=export_urls(stack.name),
         storage_url=storage,
+        limits=rates,
     )

@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -122,7 +121,7 @@ def sandbox(
 
 def _greeting(serving: Sandbox, *, url_only: bool, child: bool) -> str:
     if child:
-        return READY + json.dumps({"url": serving.url, "token": serving.token, "spec": asdict(serving.spec)})
+        return READY + json.dumps({"url": serving.url, "token": serving.token, "spec": serving.spec.to_json()})
     if url_only:
         return serving.url
     return f"{serving.url}\nexport CORTEXCLIENT_SERVER={serving.url}\nexport CORTEXCLIENT_TOKEN={serving.token}"

@@ -56,7 +56,7 @@ class RateLimits:
         self, *, retry_after: bool = False, scale: float = 1.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._retry_after = retry_after
-        self._scale = scale
+        self.scale = scale
         self._clock = clock
         self._buckets: dict[tuple[int, str], _Bucket] = {}
 
@@ -72,7 +72,7 @@ class RateLimits:
         category, per_minute = _category(route)
         if per_minute is None:
             return None
-        size = per_minute * self._scale
+        size = per_minute * self.scale
         now = self._clock()
         bucket = self._buckets.setdefault((user_id, route), _Bucket(size, now))
         bucket.tokens = min(size, bucket.tokens + (now - bucket.filled_at) * size / 60)
@@ -81,7 +81,7 @@ class RateLimits:
             bucket.tokens -= 1
             return None
         wait = (1 - bucket.tokens) * 60 / size
-        text = f'{{"error": "ratelimit exceeded {per_minute} per 1 minute ({category})"}}\n'
+        text = f'{{"error": "ratelimit exceeded {size:g} per 1 minute ({category})"}}\n'
         return Reply(text.encode(), 429, headers=(("Retry-After", f"{wait:.0f}"),) if self._retry_after else ())
 
 

@@ -59,8 +59,7 @@ class SandboxProcess(Address):
         """The dataset for a client of this package."""
         from ..datasets.spec import DatasetSpec
 
-        fields = self._told["spec"]
-        return DatasetSpec(**{**fields, "backup_tables": tuple(fields["backup_tables"])})
+        return DatasetSpec.from_json(self._told["spec"])
 
     @property
     def counters(self) -> RemoteCounters:

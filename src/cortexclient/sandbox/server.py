@@ -99,7 +99,7 @@ class Sandbox(Address):
     @property
     def spec(self) -> DatasetSpec:
         """The dataset for a client of this package: the world's first datastack at this address."""
-        return dataset_spec(self.world, self.url)
+        return dataset_spec(self.world, self.url, limits=self.asgi.limits)
 
     @property
     def weather(self) -> Weather:
