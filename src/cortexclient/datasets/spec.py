@@ -18,6 +18,7 @@ CHARTS: Final = MappingProxyType(
         "query": 300,
         "fast_query": 2000,
         "get_skeleton_that_exists": 1000,
+        "get_skeleton_that_doesnt_exist": 10,
         "get_skeletons_bulk": 10,
         "get_skeletons_bulk_async": 10,
         "skeleton_exists": 100,
