@@ -32,6 +32,11 @@ ROLE = re.compile(r":(?:attr|class|exc|func|meth|mod):(?=<code>)")
 FIGURES = re.compile(r"<!-- figures: (\w+) -->")
 
 
+def on_startup(**_: Any) -> None:
+    """Let the notebooks find real data, where it is."""
+    os.environ.setdefault("CORTEXCLIENT_SHARED_DATA", str(ROOT.parent / "shared" / "data"))
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the repository's root."""
     for source, target in FROM_ROOT.items():
