@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import logging
 import os
 import posixpath
 import re
@@ -33,7 +34,8 @@ FIGURES = re.compile(r"<!-- figures: (\w+) -->")
 
 
 def on_startup(**_: Any) -> None:
-    """Let the notebooks find real data, where it is."""
+    """Let the notebooks find real data, where it is; their pictures are explained above them."""
+    logging.getLogger("traitlets").setLevel(logging.ERROR)
     os.environ.setdefault("CORTEXCLIENT_SHARED_DATA", str(ROOT.parent / "shared" / "data"))
 
 

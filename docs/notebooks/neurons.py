@@ -59,7 +59,7 @@ for ax, points, title in zip(axes, (image, np.asarray(cortex)), ("as in the imag
     ax.invert_yaxis()
     ax.set_aspect("equal")
 axes[0].legend(loc="lower right")
-fig.colorbar(shades, ax=axes, label="depth below the pia (µm)")
+_ = fig.colorbar(shades, ax=axes, label="depth below the pia (µm)", shrink=0.5)
 # %% [markdown]
 # ## Many skeletons
 #

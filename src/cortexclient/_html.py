@@ -16,6 +16,11 @@ def table(title: str, rows: Iterable[Row], header: Row = ()) -> str:
     return f"{above}<table>{head}<tbody>{body}</tbody></table>"
 
 
+def preformatted(text: str) -> str:
+    """A text with its own line breaks."""
+    return f"<pre>{escape(text)}</pre>"
+
+
 def link(url: str, text: str) -> str:
     """A link that opens beside the notebook."""
     return f'<a href="{escape(url)}" target="_blank" rel="noopener">{escape(text)}</a>'

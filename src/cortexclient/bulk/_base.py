@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import pyarrow as pa
 
+from .._html import preformatted
 from .._types import IdArray
 from ..datasets.spec import DatasetSpec
 from ..errors import CortexUsageError
@@ -136,6 +137,9 @@ class JobBase(Generic[C]):
     def led(self) -> AbstractContextManager[None]:
         """Keep out whoever else would hand out the parts; workers on single parts may come in."""
         return self.ledger.led()
+
+    def _repr_html_(self) -> str:
+        return self.status()._repr_html_() if self.ledger.exists else preformatted(repr(self))
 
     def __repr__(self) -> str:
         state = self.status() if self.ledger.exists else f"{self._task.call}: not begun"

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from .._html import preformatted, table
 from .._types import IdArray
 from .ledger import Ledger
 from .spec import JobSpec
@@ -39,6 +40,16 @@ class JobStatus:
     def complete(self) -> bool:
         """Whether every id has its outcome."""
         return self.done == self.parts
+
+    def _repr_html_(self) -> str:
+        rows = (
+            ("parts done", f"{self.done:,} of {self.parts:,}"),
+            ("ids answered", f"{self.ok:,} of {self.ids:,}"),
+            ("ids failed", f"{self.failed:,}"),
+            ("ids still to be asked", f"{self.ids - self.ok - self.failed:,}"),
+            ("rows", f"{self.rows:,}"),
+        )
+        return table(self.task, rows)
 
     def __str__(self) -> str:
         mended = f"; parts {', '.join(map(str, self.mended))} were damaged and made again" if self.mended else ""
@@ -76,6 +87,9 @@ class JobPlan:
     estimate: CostEstimate | None
     """What asking about all of them at once costs; None for calls that the planner does not know."""
 
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
+
     def __str__(self) -> str:
         head = (
             f"{self.task}: {self.ids:,} ids to ask in {self.parts - self.done:,} parts of {self.part_size:,} "
@@ -98,6 +112,9 @@ class Verification:
     def ok(self) -> bool:
         """Whether all is there and well."""
         return not self.missing and not self.damaged
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __str__(self) -> str:
         if self.ok:
