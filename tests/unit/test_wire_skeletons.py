@@ -29,7 +29,7 @@ BODY: dict[str, Any] = {
 
 def packed(**changes: Any) -> bytes:
     body = {key: value for key, value in (BODY | changes).items() if value is not None}
-    return gzip.compress(json.dumps(body).encode())
+    return gzip.compress(json.dumps(body).encode(), mtime=0)
 
 
 def test_all_arrays_are_exact() -> None:
