@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -157,16 +158,15 @@ class Rows:
         except (NotFoundError, ServerError) as error:
             await self._explain_query(query, error)
             raise
-        if len(reply.body) < THREADED:
-            table = arrow.decode_table(reply.body)
-        else:
-            table = await anyio.to_thread.run_sync(arrow.decode_table, reply.body)
-        warned = any(text in reply.headers.get("warning", "") for text in TRUNCATED)
-        # a limit of the caller's own is warned of in the same words
-        cut = warned and (query.limit is None or table.num_rows < query.limit)
+        with _naming(query):
+            table = await _unpacked(reply)
+            warned = any(text in reply.headers.get("warning", "") for text in TRUNCATED)
+            # a limit of the caller's own is warned of in the same words
+            cut = warned and (query.limit is None or table.num_rows < query.limit)
+            part = Part(table, _resolution(reply, query), _names(reply), cut)
         if cut and not query.live:  # live rows are filtered once more when they have been cut
             await self.session.cache.keep(self._cap_key, table.num_rows)
-        return Part(table, _resolution(reply, query), _names(reply), cut)
+        return part
 
     @property
     def _cap_key(self) -> tuple[str, ...]:
@@ -185,7 +185,8 @@ class Rows:
         except (NotFoundError, ServerError, ServerRefusedError) as error:
             await self._explain_query(query, error)
             raise
-        return int(arrow.decode_table(reply.body).column("count")[0].as_py())
+        with _naming(query):
+            return int(arrow.decode_table(reply.body).column("count")[0].as_py())
 
     async def _post(self, query: RowQuery, extra: dict[str, str] = {}) -> Reply:  # noqa: B006 (never changed)
         options = {"return_pyarrow": "True", "arrow_format": "True", "direct_sql_pandas": "True"}
@@ -299,6 +300,22 @@ def truncated(seen: Part, query: RowQuery, total: int | None) -> TruncatedResult
     return TruncatedResult(
         f"the server stopped after {seen.table.num_rows:,}{of} rows of {query.name}: {why} (.partial holds them)"
     )
+
+
+@contextmanager
+def _naming(query: RowQuery) -> Iterator[None]:
+    """Tell in an error about a reply whose reply it was."""
+    try:
+        yield
+    except DecodeError as error:
+        error.endpoint = str(query.endpoint)
+        raise
+
+
+async def _unpacked(reply: Reply) -> pa.Table:
+    if len(reply.body) < THREADED:
+        return arrow.decode_table(reply.body)
+    return await anyio.to_thread.run_sync(arrow.decode_table, reply.body)
 
 
 def _resolution(reply: Reply, query: RowQuery) -> tuple[float, ...] | None:
