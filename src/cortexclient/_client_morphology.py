@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._types import IdArray, Ids
-from .errors import CortexUsageError
 from .ids import as_ids
 from .interop.meshparty import Transform
 from .links import client_as_html, neuroglancer_url
@@ -22,7 +21,7 @@ from .services.state import AsyncStates
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .morphology import Morphology
+    from .morphology import Morphology, ReferenceTables
 
 
 class MorphologyCalls:
@@ -61,6 +60,9 @@ class MorphologyCalls:
         *,
         synapses: bool = False,
         transform: Transform | None = None,
+        restore_graph: bool = False,
+        restore_properties: bool = False,
+        synapse_reference_tables: ReferenceTables | None = None,
         generate: bool = True,
         timeout: float | None = None,
     ) -> Any:
@@ -75,6 +77,14 @@ class MorphologyCalls:
             ``"rigid"``: rotated and shifted so that the pia is at y = 0 and y grows towards the white matter.
             ``"streamline"``: straightened along the curvature of the cortex too; x and z are distances from the
             streamline through the skeleton's root. Both give micrometres, for skeleton and annotations. None: nm.
+        restore_graph
+            Make ``mesh`` the level-2 graph: its edges, and a point inside each chunk.
+        restore_properties
+            Add ``anno.vol_prop`` (volume, area and thickness of each chunk) and ``anno.segment_properties`` (of each
+            unbranched piece: volume, length, area, Strahler number, effective radius), by pcg_skel.
+        synapse_reference_tables
+            ``{"pre": table, "post": [table, ...]}``: tables about synapses, whose columns are added to ``pre_syn`` and
+            ``post_syn``, with nothing where they have no row; points in nm.
         generate
             If the service has no skeleton yet, have it made, and wait for it (about a minute).
         timeout
@@ -98,7 +108,14 @@ class MorphologyCalls:
         """
         one = int(as_ids(root_id, "root_id")[0])
         found = await self.get_skeletons(
-            [one], synapses=synapses, transform=transform, generate=generate, timeout=timeout
+            [one],
+            synapses=synapses,
+            transform=transform,
+            restore_graph=restore_graph,
+            restore_properties=restore_properties,
+            synapse_reference_tables=synapse_reference_tables,
+            generate=generate,
+            timeout=timeout,
         )
         return found[one]
 
@@ -108,6 +125,9 @@ class MorphologyCalls:
         *,
         synapses: bool = False,
         transform: Transform | None = None,
+        restore_graph: bool = False,
+        restore_properties: bool = False,
+        synapse_reference_tables: ReferenceTables | None = None,
         generate: bool = True,
         progress: ProgressLike = None,
         timeout: float | None = None,
@@ -116,7 +136,7 @@ class MorphologyCalls:
 
         Parameters
         ----------
-        synapses, transform, generate
+        synapses, transform, restore_graph, restore_properties, synapse_reference_tables, generate
             As for :meth:`get_skeleton`.
         progress, timeout
             See :class:`~cortexclient.Progress`; seconds, after which the outcome of what is not there is a
@@ -129,7 +149,15 @@ class MorphologyCalls:
         """
         ids = as_ids(root_ids, "root_ids")
         stream = self.stream_skeletons(
-            ids, synapses=synapses, transform=transform, generate=generate, progress=progress, timeout=timeout
+            ids,
+            synapses=synapses,
+            transform=transform,
+            restore_graph=restore_graph,
+            restore_properties=restore_properties,
+            synapse_reference_tables=synapse_reference_tables,
+            generate=generate,
+            progress=progress,
+            timeout=timeout,
         )
         async with stream as arriving:
             arrived: dict[int, Outcome[Any]] = {outcome.id: outcome async for outcome in arriving}
@@ -141,6 +169,9 @@ class MorphologyCalls:
         *,
         synapses: bool = False,
         transform: Transform | None = None,
+        restore_graph: bool = False,
+        restore_properties: bool = False,
+        synapse_reference_tables: ReferenceTables | None = None,
         generate: bool = True,
         progress: ProgressLike = None,
         timeout: float | None = None,
@@ -149,7 +180,9 @@ class MorphologyCalls:
 
         Parameters
         ----------
-        synapses, transform, generate, progress, timeout
+        synapses, transform, restore_graph, restore_properties, synapse_reference_tables, generate
+            As for :meth:`get_skeleton`.
+        progress, timeout
             As for :meth:`get_skeletons`.
 
         Returns
@@ -157,13 +190,18 @@ class MorphologyCalls:
         Stream of meshparty.meshwork.Meshwork
             One outcome for each distinct id, in no particular order.
         """
+        from .morphology import Parts
+
+        parts = Parts.checked(
+            synapses=synapses,
+            transform=transform,
+            restore_graph=restore_graph,
+            restore_properties=restore_properties,
+            synapse_reference_tables=synapse_reference_tables,
+        )
         ids = as_ids(root_ids, "root_ids")
-        if timeout is not None and timeout <= 0:
-            raise CortexUsageError(f"timeout={timeout}: must be above zero seconds")
         return Stream(
-            lambda: self._morphology.outcomes(
-                ids, synapses=synapses, transform=transform, generate=generate, progress=progress, timeout=timeout
-            )
+            lambda: self._morphology.outcomes(ids, parts, generate=generate, progress=progress, timeout=timeout)
         )
 
     async def skeletons_exist(self, root_ids: Ids, *, timeout: float | None = None) -> dict[int, bool]:
@@ -201,6 +239,7 @@ class MorphologyCalls:
         clipboard: bool = False,
         shorten: bool = False,
         root_ids: Ids | None = None,
+        annotations: pd.DataFrame | None = None,
     ) -> str:
         """Make a link that shows the dataset in Neuroglancer.
 
@@ -215,9 +254,14 @@ class MorphologyCalls:
             for the datastack's record.
         root_ids
             Cells to select.
+        annotations
+            Rows to show as points, such as :meth:`query_synapses` gives (``ctr_pt_position`` or ``pt_position``); their
+            unit is ``annotations.attrs["dataframe_resolution"]``.
 
         Raises
         ------
+        CortexUsageError
+            The annotations have no point, or do not tell its unit.
         MissingDependency
             nglui (or, for the clipboard, pyperclip) is not installed.
         """
@@ -228,6 +272,7 @@ class MorphologyCalls:
             clipboard=clipboard,
             shorten=shorten,
             root_ids=root_ids,
+            annotations=annotations,
         )
 
     async def get_state_json(self, state_id: int, *, timeout: float | None = None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _html
 from ._types import Ids
@@ -11,6 +11,9 @@ from .ids import as_ids
 from .interop import nglui
 from .services._base import Session
 from .services.state import AsyncStates
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 async def neuroglancer_url(
@@ -21,11 +24,12 @@ async def neuroglancer_url(
     clipboard: bool,
     shorten: bool,
     root_ids: Ids | None,
+    annotations: pd.DataFrame | None,
 ) -> str:
     """See :meth:`cortexclient.AsyncCortexClient.neuroglancer_url`."""
     record = await session.record()
     selected = [] if root_ids is None else as_ids(root_ids, "root_ids").tolist()
-    state, viewer = nglui.viewer_state(record, selected), nglui.site(record, target_url)
+    state, viewer = nglui.viewer_state(record, selected, annotations), nglui.site(record, target_url)
     if shorten:
         link = nglui.short_link(session.server, await states.upload_state_json(state), viewer)
     else:

@@ -121,11 +121,18 @@ class Skeleton:
             for row, (code, (x, y, z, r), up) in enumerate(zip(kind.tolist(), numbers, above.tolist(), strict=True))
         )
 
-    def to_meshwork(self) -> Any:
+    def to_meshwork(self, points: Floats | None = None, link_edges: IdArray | None = None) -> Any:
         """A meshparty ``Meshwork``, equal to what ``pcg_skel.get_meshwork_from_client`` makes of it without synapses.
 
-        Its mesh stands for the level-2 graph: one point for each level-2 chunk, at its skeleton vertex. Annotations:
-        ``lvl2_ids``, and where the service knows them ``compartment`` and ``is_axon``.
+        Its mesh stands for the level-2 graph: one point for each level-2 chunk. Annotations: ``lvl2_ids``, and where
+        the service knows them ``compartment`` and ``is_axon``.
+
+        Parameters
+        ----------
+        points
+            (m, 3) nm, of the level-2 chunks. Default: the skeleton vertex of each.
+        link_edges
+            (k, 2) pairs of level-2 chunks that touch, by their place in ``lvl2_ids``. Default: none are known.
 
         Raises
         ------
@@ -148,8 +155,9 @@ class Skeleton:
             radius=self.radius.copy(),
             meta=dict(self.meta),
         )
-        points = self.vertices[self.mesh_to_skel_map]
-        mesh = trimesh_io.Mesh(vertices=points, faces=[[0, 0, 0]], link_edges=[])  # meshparty wants one face at least
+        points = self.vertices[self.mesh_to_skel_map] if points is None else points
+        edges: Any = [] if link_edges is None else link_edges
+        mesh = trimesh_io.Mesh(vertices=points, faces=[[0, 0, 0]], link_edges=edges)  # it wants one face at least
         neuron = meshwork.Meshwork(mesh=mesh, skeleton=tree, seg_id=self.root_id)
         index = np.arange(len(self.lvl2_ids))
         chunks = pd.DataFrame({"lvl2_id": self.lvl2_ids, "mesh_ind": index})

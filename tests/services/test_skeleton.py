@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cortexclient import AsyncCortexClient
@@ -294,10 +297,34 @@ async def test_the_link_in_a_notebook_asks_nobody(client: AsyncCortexClient, ser
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+async def test_synapses_become_a_layer_of_points(client: AsyncCortexClient, own_world: World) -> None:
+    pytest.importorskip("nglui")
+    for split in (True, False):
+        rows = await client.query_synapses([CURRENT], split_positions=split)
+        link = await client.neuroglancer_url(root_ids=[CURRENT], annotations=rows)
+        state = json.loads(unquote(link.partition("#!")[2]))
+        layer = next(layer for layer in state["layers"] if layer["type"] == "annotation")
+        assert layer["name"] == "synapses"
+        columns = [f"ctr_pt_position_{axis}" for axis in "xyz"]
+        points = rows[columns].to_numpy() if split else np.vstack(rows["ctr_pt_position"].to_numpy())
+        shown = {item["description"]: item for item in layer["annotations"]}
+        assert list(shown) == [str(i) for i in rows["id"]]
+        found = np.array([item["point"] for item in shown.values()])
+        (source,) = layer["source"]
+        unit = np.array([metres for metres, _ in source["transform"]["outputDimensions"].values()]) * 1e9
+        np.testing.assert_allclose(found * unit, points)
+        segments = {i for item in shown.values() for ends in item["segments"] for i in ends}
+        assert segments == {str(i) for column in ("pre", "post") for i in rows[f"{column}_pt_root_id"]}
+    assert '"annotation"' not in unquote(await client.neuroglancer_url(annotations=rows[:0]))
+    with pytest.raises(CortexUsageError, match="dataframe_resolution"):
+        await client.neuroglancer_url(annotations=pd.DataFrame(rows.to_dict()))
+    with pytest.raises(CortexUsageError, match="ctr_pt_position"):
+        await client.neuroglancer_url(annotations=rows[["id"]])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 async def test_neuroglancer_links(client: AsyncCortexClient, server: Sandbox) -> None:
     pytest.importorskip("nglui")
-    from urllib.parse import unquote
-
     await client.get_datastack_info()
     server.counters.reset()
     link = await client.neuroglancer_url(root_ids=[CURRENT], target_url="https://viewer.test/")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from cortexclient import AsyncCortexClient, Limits
+from cortexclient._outbox import AHEAD
 from cortexclient.errors import CortexUsageError, DecodeError, MissingDependency, NotFoundError
 from cortexclient.sandbox import Faults, Sandbox, World, costs
 from cortexclient.sandbox.graph import NEVER
 from cortexclient.sandbox.routes import skeletoncache
 from cortexclient.sandbox.skeleton_formats import flatdict
 from cortexclient.services.skeleton import _fetch
-from cortexclient.services.skeleton._outbox import AHEAD
 
 from .conftest import client_of
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import httpx
     import pandas as pd
 
+    from cortexclient.morphology import ReferenceTables
+
 
 class CortexClient(ClientTwin):
     """A CAVE dataset: many requests at once, bounded, retried, complete.
@@ -500,6 +502,9 @@ class CortexClient(ClientTwin):
         *,
         synapses: bool = False,
         transform: Transform | None = None,
+        restore_graph: bool = False,
+        restore_properties: bool = False,
+        synapse_reference_tables: ReferenceTables | None = None,
         generate: bool = True,
         timeout: float | None = None,
     ) -> Any:
@@ -514,6 +519,14 @@ class CortexClient(ClientTwin):
             ``"rigid"``: rotated and shifted so that the pia is at y = 0 and y grows towards the white matter.
             ``"streamline"``: straightened along the curvature of the cortex too; x and z are distances from the
             streamline through the skeleton's root. Both give micrometres, for skeleton and annotations. None: nm.
+        restore_graph
+            Make ``mesh`` the level-2 graph: its edges, and a point inside each chunk.
+        restore_properties
+            Add ``anno.vol_prop`` (volume, area and thickness of each chunk) and ``anno.segment_properties`` (of each
+            unbranched piece: volume, length, area, Strahler number, effective radius), by pcg_skel.
+        synapse_reference_tables
+            ``{"pre": table, "post": [table, ...]}``: tables about synapses, whose columns are added to ``pre_syn`` and
+            ``post_syn``, with nothing where they have no row; points in nm.
         generate
             If the service has no skeleton yet, have it made, and wait for it (about a minute).
         timeout
@@ -540,6 +553,9 @@ class CortexClient(ClientTwin):
             root_id,
             synapses=synapses,
             transform=transform,
+            restore_graph=restore_graph,
+            restore_properties=restore_properties,
+            synapse_reference_tables=synapse_reference_tables,
             generate=generate,
             timeout=timeout,
         )
@@ -550,6 +566,9 @@ class CortexClient(ClientTwin):
         *,
         synapses: bool = False,
         transform: Transform | None = None,
+        restore_graph: bool = False,
+        restore_properties: bool = False,
+        synapse_reference_tables: ReferenceTables | None = None,
         generate: bool = True,
         progress: ProgressLike = None,
         timeout: float | None = None,
@@ -558,7 +577,7 @@ class CortexClient(ClientTwin):
 
         Parameters
         ----------
-        synapses, transform, generate
+        synapses, transform, restore_graph, restore_properties, synapse_reference_tables, generate
             As for :meth:`get_skeleton`.
         progress, timeout
             See :class:`~cortexclient.Progress`; seconds, after which the outcome of what is not there is a
@@ -574,6 +593,9 @@ class CortexClient(ClientTwin):
             root_ids,
             synapses=synapses,
             transform=transform,
+            restore_graph=restore_graph,
+            restore_properties=restore_properties,
+            synapse_reference_tables=synapse_reference_tables,
             generate=generate,
             progress=progress,
             timeout=timeout,
@@ -585,6 +607,9 @@ class CortexClient(ClientTwin):
         *,
         synapses: bool = False,
         transform: Transform | None = None,
+        restore_graph: bool = False,
+        restore_properties: bool = False,
+        synapse_reference_tables: ReferenceTables | None = None,
         generate: bool = True,
         progress: ProgressLike = None,
         timeout: float | None = None,
@@ -593,7 +618,9 @@ class CortexClient(ClientTwin):
 
         Parameters
         ----------
-        synapses, transform, generate, progress, timeout
+        synapses, transform, restore_graph, restore_properties, synapse_reference_tables, generate
+            As for :meth:`get_skeleton`.
+        progress, timeout
             As for :meth:`get_skeletons`.
 
         Returns
@@ -603,7 +630,15 @@ class CortexClient(ClientTwin):
         """
         return SyncStream(
             self._inner.stream_skeletons(
-                root_ids, synapses=synapses, transform=transform, generate=generate, progress=progress, timeout=timeout
+                root_ids,
+                synapses=synapses,
+                transform=transform,
+                restore_graph=restore_graph,
+                restore_properties=restore_properties,
+                synapse_reference_tables=synapse_reference_tables,
+                generate=generate,
+                progress=progress,
+                timeout=timeout,
             ),
             self,
         )
@@ -634,7 +669,12 @@ class CortexClient(ClientTwin):
         return _portal.run(self._inner.get_l2data, l2_ids, attributes, progress=progress, timeout=timeout)
 
     def neuroglancer_url(
-        self, target_url: str | None = None, clipboard: bool = False, shorten: bool = False, root_ids: Ids | None = None
+        self,
+        target_url: str | None = None,
+        clipboard: bool = False,
+        shorten: bool = False,
+        root_ids: Ids | None = None,
+        annotations: pd.DataFrame | None = None,
     ) -> str:
         """Make a link that shows the dataset in Neuroglancer.
 
@@ -649,13 +689,18 @@ class CortexClient(ClientTwin):
             for the datastack's record.
         root_ids
             Cells to select.
+        annotations
+            Rows to show as points, such as :meth:`query_synapses` gives (``ctr_pt_position`` or ``pt_position``); their
+            unit is ``annotations.attrs["dataframe_resolution"]``.
 
         Raises
         ------
+        CortexUsageError
+            The annotations have no point, or do not tell its unit.
         MissingDependency
             nglui (or, for the clipboard, pyperclip) is not installed.
         """
-        return _portal.run(self._inner.neuroglancer_url, target_url, clipboard, shorten, root_ids)
+        return _portal.run(self._inner.neuroglancer_url, target_url, clipboard, shorten, root_ids, annotations)
 
     def get_state_json(self, state_id: int, *, timeout: float | None = None) -> dict[str, Any]:
         """Fetch a Neuroglancer state by its number."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .._types import IdArray
-from ..datasets.spec import DatasetSpec
-from ..errors import CortexUsageError, DecodeError
-from .space import dataset_space
+from ..errors import DecodeError, MissingDependency
+from ..skeletons import Skeleton
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +39,7 @@ def add_synapses(neuron: Any, side: str, frame: pd.DataFrame, level2: IdArray) -
     DecodeError
         A synapse lies on a chunk that the skeleton does not know: skeleton and graph are of different states.
     """
-    chunks = neuron.anno["lvl2_ids"].df["lvl2_id"].to_numpy()
-    order = np.argsort(chunks)
-    row = order[np.minimum(np.searchsorted(chunks, level2, sorter=order), len(chunks) - 1)]
-    if (stray := level2[chunks[row] != level2]).size:
-        raise DecodeError(f"{len(stray)} synapses lie on chunks that the skeleton does not know", ids=stray)
+    row = _rows_of(level2, neuron.anno["lvl2_ids"].df["lvl2_id"].to_numpy(), "synapses lie on chunks")
     partner = {"pre": "post", "post": "pre"}[side]
     frame = frame.drop(columns=["created", "superceded_id", "valid", f"{partner}_pt_root_id"], errors="ignore")
     frame[f"{side}_pt_level2_id"] = level2
@@ -53,17 +49,64 @@ def add_synapses(neuron: Any, side: str, frame: pd.DataFrame, level2: IdArray) -
     )
 
 
-def check_transform(transform: str | None, spec: DatasetSpec) -> Any:
-    """The dataset's space if a transform is wanted, else None.
+def _rows_of(wanted: IdArray, chunks: IdArray, what: str) -> IdArray:
+    """Where each id stands among a skeleton's level-2 chunks."""
+    order = np.argsort(chunks)
+    row: IdArray = order[np.minimum(np.searchsorted(chunks, wanted, sorter=order), len(chunks) - 1)]
+    if (stray := wanted[chunks[row] != wanted]).size:
+        raise DecodeError(f"{len(stray)} {what} that the skeleton does not know", ids=stray)
+    return row
+
+
+def check_meshparty(*, properties: bool) -> None:
+    """Say at once what is not installed.
 
     Raises
     ------
-    CortexUsageError
-        There is no such transform, or none for this dataset.
+    MissingDependency
+        No meshparty; or no pcg_skel, which measures segments.
     """
-    if transform not in (None, "rigid", "streamline"):
-        raise CortexUsageError(f"transform={transform!r}: give 'rigid', 'streamline' or None")
-    return None if transform is None else dataset_space(spec)
+    for package in ("meshparty", *(["pcg_skel"] if properties else [])):
+        if find_spec(package) is None:
+            raise MissingDependency(package, "skeleton", "get_skeleton")
+
+
+def level2_mesh(skeleton: Skeleton, edges: IdArray, chunks: pd.DataFrame) -> dict[str, Any]:
+    """The level-2 graph of a cell, as `Skeleton.to_meshwork` takes it.
+
+    Parameters
+    ----------
+    edges
+        (k, 2) level-2 ids.
+    chunks
+        ``rep_coord_nm_x, _y, _z`` by level-2 id. A chunk without them stands at its vertex of the skeleton.
+
+    Raises
+    ------
+    DecodeError
+        An edge names a chunk that the skeleton does not know.
+    """
+    points = chunks.loc[skeleton.lvl2_ids, [f"rep_coord_nm_{axis}" for axis in "xyz"]].to_numpy()
+    points = np.where(np.isnan(points), skeleton.vertices[skeleton.mesh_to_skel_map], points)
+    rows = _rows_of(edges.ravel(), skeleton.lvl2_ids, "ends of the level-2 graph are chunks").reshape(-1, 2)
+    return {"points": points, "link_edges": rows}
+
+
+def add_properties(neuron: Any, chunks: pd.DataFrame) -> None:
+    """Annotate the measures of the level-2 chunks (``vol_prop``) and of the segments (``segment_properties``).
+
+    Parameters
+    ----------
+    chunks
+        The measures by level-2 id; NaN where nothing is computed.
+    """
+    from pcg_skel import features
+
+    known = neuron.anno["lvl2_ids"].df[["lvl2_id", "mesh_ind"]]
+    frame = known.join(chunks, on="lvl2_id").drop(columns="lvl2_id")
+    neuron.anno.add_annotations("vol_prop", data=frame, index_column="mesh_ind")
+    with np.errstate(divide="ignore", invalid="ignore"):  # segments without length
+        features.add_segment_properties(neuron)
 
 
 def transform_meshwork(neuron: Any, transform: Transform, space: Any) -> None:

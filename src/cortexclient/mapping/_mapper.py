@@ -18,16 +18,13 @@ from ..progress import ProgressLike, Reporter
 from ..services._base import Session, check_aware
 from ..services.chunkedgraph import AsyncChunkedGraph
 from ..services.materialize import AsyncMaterialize
-from ..services.materialize._versions import seconds_left
+from ..services.materialize._versions import safe_to_ask
 from ._annotations import Annotations
 from ._search import RootSearch
 from ._verdict import ANSWERS, REPLACED, in_doubt, points_of, roots_of_points, without_cell
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SAFE_SECONDS = 600.0
-"""A version that expires sooner is not asked: a query on an expired one makes the server create an empty database."""
 
 
 class IdMapper:
@@ -129,7 +126,7 @@ class IdMapper:
         valid = [
             item
             for item in await self._materialize.get_versions_metadata()
-            if item["time_stamp"] < reference.time and seconds_left(item) > SAFE_SECONDS
+            if item["time_stamp"] < reference.time and safe_to_ask(item)
         ]
         older = await fan_out(valid, self._of_version, workers=len(valid))
         return [one for one in older if one.holds_mains]

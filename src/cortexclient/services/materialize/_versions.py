@@ -117,7 +117,11 @@ def _parsed(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def seconds_left(item: dict[str, Any]) -> float:
-    """Seconds until a version expires (infinite where it never does)."""
+SAFE_SECONDS = 600.0
+"""A version that expires sooner is not asked: a query on an expired one makes the server create an empty database."""
+
+
+def safe_to_ask(item: dict[str, Any]) -> bool:
+    """Whether a version will last for the time of a call."""
     expires: datetime | None = item["expires_on"]
-    return float("inf") if expires is None else (expires - datetime.now(UTC)).total_seconds()
+    return expires is None or (expires - datetime.now(UTC)).total_seconds() > SAFE_SECONDS

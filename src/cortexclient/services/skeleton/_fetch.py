@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 
 from ..._fanout import fan_out
+from ..._outbox import Outbox
 from ..._types import IdArray
 from ..._wire import endpoints
 from ...errors import CortexError, CortexUsageError, MissingDependency, NotFoundError
@@ -16,7 +17,6 @@ from ...skeletons import Skeleton
 from .._base import Session
 from ._bucket import Bucket
 from ._bulk import BulkReplies, Hand, exist
-from ._outbox import Outbox
 from ._queue import Queue, Refusals
 
 Method = Literal["auto", "service", "bucket"]

@@ -10,13 +10,13 @@ import anyio
 import numpy as np
 
 from ..._fanout import fan_out
+from ..._outbox import Outbox
 from ..._types import BoolArray, IdArray
 from ..._wire import endpoints, json
 from ...errors import DeadlineExceeded, NotFoundError, ServerRefusedError
 from ...ids import batches, layer_of
 from .._base import Session, segmentation_table
 from ._bulk import exist
-from ._outbox import Outbox
 
 FIRST_LOOK, LONGEST_LOOK, LOOK_FACTOR = 1.0, 30.0, 1.5
 """Seconds between two looks whether queued skeletons are there: the service makes one in about a minute, and allows 100
@@ -37,10 +37,11 @@ class Queue:
         """The ids of the roots' layer; it costs no request of its own, since the graph's description is cached."""
         session = self._session
 
-        async def load() -> int:
-            return int(json.decode((await session.send(endpoints.SEGMENTATION_INFO)).body)["graph"]["n_layers"])
+        async def load() -> dict[str, Any]:
+            return dict(json.decode((await session.send(endpoints.SEGMENTATION_INFO)).body))
 
-        top: int = await session.cache.get(("n_layers", session.server, session.spec.datastack), load)
+        info = await session.cache.get(("segmentation_info", session.server, session.spec.datastack), load)
+        top = int(info["graph"]["n_layers"])
         good: BoolArray = layer_of(ids) == top
         await self._outbox.fail(ids[~good], NotFoundError, f"no root: those are of layer {top}")
         return ids[good]

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..._fanout import running
+from ..._outbox import Work, outcomes
 from ..._types import IdArray, Ids
 from ..._wire import endpoints, json
 from ..._wire import skeletons as wire
-from ...errors import CortexUsageError, DecodeError
+from ...errors import DecodeError
 from ...ids import as_ids, unique_ids
 from ...progress import ProgressLike
 from ...results import Outcome, Results, Stream
@@ -19,7 +20,6 @@ from ...skeletons import Skeleton, check_version
 from .._base import Service
 from ._bulk import exist
 from ._fetch import Fetch, Method, Presence, check_method, ensure
-from ._outbox import Work, outcomes
 from ._queue import queue
 
 T = TypeVar("T")
@@ -244,8 +244,6 @@ class AsyncSkeletons(Service):
 
 
 def _stream(ids: IdArray, work: Work[T], progress: ProgressLike, timeout: float | None) -> Stream[T]:
-    if timeout is not None and timeout <= 0:
-        raise CortexUsageError(f"timeout={timeout}: must be above zero seconds")
     return Stream(lambda: outcomes(ids, work, progress=progress, timeout=timeout))
 
 

@@ -11,11 +11,11 @@ import anyio
 import numpy as np
 from anyio.streams.memory import MemoryObjectSendStream
 
-from ..._fanout import first_error, running
-from ..._types import IdArray
-from ...errors import CortexError, DeadlineExceeded
-from ...progress import ProgressLike, Reporter
-from ...results import Outcome
+from ._fanout import first_error, running
+from ._types import IdArray
+from .errors import CortexError, CortexUsageError, DeadlineExceeded
+from .progress import ProgressLike, Reporter
+from .results import Outcome
 
 T = TypeVar("T")
 
@@ -62,6 +62,8 @@ async def outcomes(
     ids: IdArray, work: Work[T], *, progress: ProgressLike, timeout: float | None
 ) -> AsyncIterator[AsyncIterator[Outcome[T]]]:
     """What ``work`` says of each distinct id, as it says it; `DeadlineExceeded` for what is left after ``timeout``."""
+    if timeout is not None and timeout <= 0:
+        raise CortexUsageError(f"timeout={timeout}: must be above zero seconds")
     distinct = np.array(list(dict.fromkeys(ids.tolist())), np.int64)
     send, receive = anyio.create_memory_object_stream[Outcome[T]](AHEAD)
     with running(None, progress, len(distinct)) as reporter, first_error():
@@ -72,7 +74,7 @@ async def outcomes(
                 with anyio.move_on_after(timeout) as scope:
                     await work(outbox, distinct)
                 if scope.cancelled_caught:
-                    text = f"no skeleton within timeout={timeout:g} seconds: if it is being made, ask again later"
+                    text = f"not there within timeout={timeout:g} seconds: if it is being made, ask again later"
                     await outbox.fail(outbox.open(distinct), DeadlineExceeded, text)
 
         async with anyio.create_task_group() as group, receive:
