@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._types import IdArray, Ids
 from .ids import as_ids
-from .interop.meshparty import Transform
+from .interop.meshparty import ReferenceTables, Transform
 from .links import client_as_html, neuroglancer_url
 from .progress import ProgressLike
 from .results import Outcome, Results, Stream
@@ -21,7 +21,7 @@ from .services.state import AsyncStates
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .morphology import Morphology, ReferenceTables
+    from .morphology import Morphology
 
 
 class MorphologyCalls:

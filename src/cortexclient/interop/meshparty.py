@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Transform = Literal["rigid", "streamline"]
+ReferenceTables = Mapping[str, str | Sequence[str]]
+"""By side (``pre``, ``post``): tables about synapses, whose ``target_id`` is the synapse."""
 TABLES = {"pre": "pre_syn", "post": "post_syn"}
 """The annotation table of each side's synapses."""
 POINT = "ctr_pt_position"

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from ..errors import CortexUsageError
-from ..interop.meshparty import TABLES, Transform, check_meshparty
-
-ReferenceTables = Mapping[str, str | Sequence[str]]
-"""By side (``pre``, ``post``): tables about synapses, whose ``target_id`` is the synapse."""
-NONE: ReferenceTables = MappingProxyType({})
+from ..interop.meshparty import TABLES, ReferenceTables, Transform, check_meshparty
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +38,7 @@ class Parts:
         MissingDependency
             meshparty (or, for properties, pcg_skel) is not installed.
         """
-        tables = dict(synapse_reference_tables or NONE)
+        tables = dict(synapse_reference_tables or {})
         if tables and not synapses:
             raise CortexUsageError("synapse_reference_tables are about synapses: ask with synapses=True")
         if unknown := tables.keys() - TABLES.keys():
