@@ -27,7 +27,7 @@ from cortexclient._types import BoolArray, IdArray, Ids, When
 from cortexclient.config import Limits, RetryPolicy, Timeouts
 from cortexclient.datasets.spec import DatasetSpec
 from cortexclient.diagnosis import Diagnosis
-from cortexclient.interop.meshparty import Transform
+from cortexclient.interop.meshparty import ReferenceTables, Transform
 from cortexclient.progress import ProgressLike
 from cortexclient.results import Results
 from cortexclient.services.skeleton import Presence
@@ -35,8 +35,6 @@ from cortexclient.services.skeleton import Presence
 if TYPE_CHECKING:
     import httpx
     import pandas as pd
-
-    from cortexclient.morphology import ReferenceTables
 
 
 class CortexClient(ClientTwin):
