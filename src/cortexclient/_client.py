@@ -22,6 +22,7 @@ from .progress import ProgressLike
 from .services._base import Session, check_aware, internal
 from .services.chunkedgraph import AsyncChunkedGraph
 from .services.info import AsyncInfo
+from .services.l2cache import AsyncL2Cache
 from .services.materialize import AsyncMaterialize
 from .services.mesh import AsyncMesh
 
@@ -91,7 +92,7 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         self._info = AsyncInfo(session)
         self._chunkedgraph = AsyncChunkedGraph(session)
         self._materialize = AsyncMaterialize(session)
-        self._mesh = AsyncMesh(session)
+        self._mesh = AsyncMesh(session, AsyncL2Cache(session))
         self._exports = AsyncExports(session)
         complete_at_once(self)
 

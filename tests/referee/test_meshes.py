@@ -11,6 +11,7 @@ import pytest
 
 from cortexclient import CortexClient
 from cortexclient.sandbox import Sandbox, World
+from cortexclient.sandbox.static_meshes import add_flat_segmentation
 from cortexclient.sandbox.worlds.examples_page import ROOTS
 
 from .peers import imported
@@ -94,3 +95,46 @@ def test_what_is_printed(volume: Any, client: CortexClient, capfd: pytest.Captur
     assert capfd.readouterr() == ("", "")
     volume.mesh.get(ROOTS[1])
     assert "deduplication not currently supported" in capfd.readouterr().out, "the peer is no longer noisy"
+
+
+@pytest.mark.parametrize("kind", ["legacy", "multilod", "multilod-sharded"])
+def test_static_meshes(kind: Any) -> None:
+    """Flat segmentations, in each layout and at each level of detail."""
+    world = World.default()
+    add_flat_segmentation(world, "flat/v117", ROOTS, kind)
+    with Sandbox(world) as sandbox, CortexClient(sandbox.spec, token=sandbox.token) as client:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            address = f"precomputed://{sandbox.url}/storage/flat/v117"
+            volume = imported("cloudvolume").CloudVolume(address, use_https=True, progress=False)
+        for lod in range(1 if kind == "legacy" else 3):
+            ours = client.mesh.get_meshes(ROOTS, source="static", lod=lod)
+            for root in ROOTS:
+                options: dict[str, Any] = {"fuse": False} if kind == "legacy" else {"lod": lod}
+                same(ours[root], volume.mesh.get(root, **options)[root])
+
+
+def test_labels(sandbox: Sandbox, client: CortexClient) -> None:
+    """cortical-tools' labels, by geometry, against ours by geometry and by fragments, on the same mesh."""
+    imported("gpytoolbox")
+    mesh_vertex = imported("cortical_tools.mesh_vertex")
+    cave = imported("caveclient").CAVEclient(
+        sandbox.spec.datastack, server_address=sandbox.url, auth_token=sandbox.token, write_server_cache=False
+    )
+    for root in ROOTS[:2]:
+        mesh = client.mesh.get_mesh(root)
+        assigner = mesh_vertex.VertexAssigner(root, cave, mesh.vertices, mesh.faces)
+        solo = assigner.process_chunk_dataframe_solo()
+        several = [
+            row
+            for _, rows in assigner.chunk_df_multi.groupby("chunk_number")
+            for row in assigner.process_multicomponent_chunk(rows, mesh.vertices, mesh.faces, None)
+        ]
+        theirs = np.zeros(len(mesh.vertices), np.int64)
+        for row in [*solo, *several]:
+            theirs[row["vertex_mask"]] = assigner.chunk_df["l2id"].loc[row["l2id_idx"]]
+        told = theirs != 0
+        assert told.mean() > 0.9
+        for method in ("fragments", "geometry"):
+            ours = client.mesh.compute_vertex_to_l2_mapping(root, mesh.vertices, mesh.faces, method=method)
+            assert (ours[told] == theirs[told]).mean() > 0.97, "only vertices on walls may differ"

@@ -300,3 +300,40 @@ async def test_labels_of_half_a_mesh_are_refused(client: AsyncCortexClient, sand
         await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0])
     with pytest.raises(CortexUsageError, match="or neither"):
         await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0], np.zeros((3, 3)))
+
+
+def true_share(labels: Any, mesh: Any, truth: dict[tuple[float, ...], set[int]]) -> float:
+    pairs = zip(mesh.vertices.tolist(), labels.tolist(), strict=True)
+    return float(np.mean([one in truth[tuple(place)] for place, one in pairs]))
+
+
+async def test_labels_by_geometry(
+    client: AsyncCortexClient, sandbox: Sandbox, world: World, initial: list[int]
+) -> None:
+    for root in (*ROOTS, *initial[:5]):
+        mesh = await client.mesh.get_mesh(root)
+        labels = await client.mesh.compute_vertex_to_l2_mapping(root, method="geometry")
+        assert (labels.dtype, len(labels)) == (np.int64, len(mesh.vertices))
+        assert true_share(labels, mesh, owners(world, root)) >= 0.995
+    sandbox.counters.reset()
+    level2 = world.graph.leaves(root, 2)
+    points = world.level2.points(level2)
+    mine = await client.mesh.compute_vertex_to_l2_mapping(
+        root, mesh.vertices, mesh.faces, level2, points, 500, 0.5, None, False, -1, method="geometry"
+    )
+    assert np.array_equal(mine, labels)
+    assert sandbox.counters.snapshot().total.requests == 0, "all was given"
+
+
+@pytest.mark.parametrize("options", [
+    {"method": "guess"}, {"cloudvolume_fallback": True}, {"return_assigner": True}, {"lvl2_pts": [[1.0, 2, 3]]},
+    {"lvl2_ids": [1 << 57], "lvl2_pts": [[1.0, 2]]}, {"faces": np.zeros((0, 3))},
+])  # fmt: skip
+async def test_labels_that_cannot_be_meant(client: AsyncCortexClient, options: dict[str, Any]) -> None:
+    with pytest.raises(CortexUsageError):
+        await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0], **options)
+
+
+async def test_labels_take_more_arguments_for_the_mesh(client: AsyncCortexClient) -> None:
+    with pytest.raises(CortexError, match="above max_bytes=100"):
+        await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0], mesh_kwargs={"max_bytes": 100})

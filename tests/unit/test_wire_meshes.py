@@ -15,7 +15,7 @@ from cortexclient._wire.meshes import Fragment, MeshSource, decode, parse_manife
 from cortexclient.errors import DecodeError
 
 TABLE = {
-    "graph": {"n_layers": 12},
+    "graph": {"n_layers": 12, "chunk_size": [64, 64, 16], "spatial_bit_masks": {"2": 10}},
     "chunks_start_at_voxel_offset": True,
     "mesh_metadata": {"uniform_draco_grid_size": 3, "max_meshed_layer": 4},
     "scales": [{"resolution": [8, 8, 40], "voxel_offset": [5, 7, 9], "chunk_sizes": [[64, 64, 16]]}],

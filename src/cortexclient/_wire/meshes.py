@@ -44,11 +44,39 @@ class Fragment(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkGrid:
+    """Which layer-2 chunk of the graph an id or a place is in, as one number.
+
+    ``size`` (3,) and ``offset`` (3,) are in nm, ``bits`` is how many bits of an id each coordinate of its chunk takes,
+    ``pitch`` the lattice of the meshes, nm.
+    """
+
+    size: npt.NDArray[np.float64]
+    offset: npt.NDArray[np.float64]
+    bits: int
+    pitch: float
+
+    def chunks_of(self, nodes: npt.NDArray[np.int64]) -> Numbers:
+        """Chunk of each level-2 node."""
+        return (nodes & ((1 << LAYER_SHIFT) - 1)) >> (LAYER_SHIFT - 3 * self.bits)
+
+    def chunks_at(self, vertices: Vertices) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+        """Chunk of each vertex, and whether it lies on a wall between chunks, to within half a step of the lattice."""
+        found, wall = np.zeros(len(vertices), np.int64), np.zeros(len(vertices), bool)
+        for axis in range(3):
+            exact = (vertices[:, axis].astype(np.float64) - self.offset[axis]) / self.size[axis]
+            number = np.floor(exact)
+            wall |= np.abs(exact - np.rint(exact)) * self.size[axis] <= self.pitch / 2
+            found = (found << self.bits) | (number.astype(np.int64) & ((1 << self.bits) - 1))
+        return found, wall
+
+
+@dataclass(frozen=True, slots=True)
 class MeshSource:
     """Where the fragments of a segmentation lie, and the lattice that they are made on.
 
     ``chunk`` (3,) and ``offset`` (3,) in nm say where faces of layer-2 chunks may be; ``grids`` is the lattice's pitch,
-    nm, by layer.
+    nm, by layer; ``graph`` are the chunks of the graph itself.
     """
 
     folder: str
@@ -58,6 +86,7 @@ class MeshSource:
     chunk: npt.NDArray[np.float64]
     offset: npt.NDArray[np.float64]
     grids: Mapping[int, float]
+    graph: ChunkGrid
 
     @classmethod
     def read(cls, table: Mapping[str, Any], folder: str, info: Mapping[str, Any]) -> MeshSource:
@@ -69,6 +98,8 @@ class MeshSource:
             uniform = metadata.get("uniform_draco_grid_size")
             sizes = metadata.get("draco_grid_sizes", {})
             offset = np.multiply(scale.get("voxel_offset", (0, 0, 0)), scale["resolution"], dtype=np.float64)
+            offset = offset if table.get("chunks_start_at_voxel_offset") else np.zeros(3)
+            grids = {layer: float(uniform) for layer in range(2, top + 1)} if uniform else _by_layer(sizes)
             return cls(
                 folder=folder,
                 dynamic=str(metadata.get("unsharded_mesh_dir", "dynamic")),
@@ -76,13 +107,21 @@ class MeshSource:
                 top_layer=top,
                 # the storage chunk, not the graph's: cloud-volume looks for seams on its faces
                 chunk=np.multiply(scale["chunk_sizes"][0], first["resolution"], dtype=np.float64),
-                offset=offset if table.get("chunks_start_at_voxel_offset") else np.zeros(3),
-                grids=dict.fromkeys(range(2, top + 1), float(uniform))
-                if uniform
-                else {int(layer): float(size) for layer, size in sizes.items()},
+                offset=offset,
+                grids=grids,
+                graph=ChunkGrid(
+                    np.multiply(table["graph"]["chunk_size"], first["resolution"], dtype=np.float64),
+                    offset,
+                    int(table["graph"]["spatial_bit_masks"]["2"]),
+                    grids.get(2, 1.0),
+                ),
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise DecodeError(f"the segmentation's info does not describe its meshes: {error!r}") from error
+
+
+def _by_layer(sizes: Mapping[str, Any]) -> dict[int, float]:
+    return {int(layer): float(size) for layer, size in sizes.items()}
 
 
 def parse_manifest(body: bytes, source: MeshSource) -> list[Fragment]:

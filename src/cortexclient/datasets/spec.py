@@ -65,6 +65,8 @@ class DatasetSpec:
     """Name of the dataset object in :mod:`standard_transform` (``minnie_ds``, ``v1dd_ds``)."""
     exports_url: str | tuple[str, ...] | None = None
     """Bucket or folder of table exports, or several."""
+    static_meshes: tuple[str, ...] = ()
+    """Flat segmentations with static meshes (``gs://BUCKET/PATH`` of a precomputed volume), the preferred one first."""
     storage_url: str | None = None
     """Base URL that replaces ``gs://`` (``gs://B/p`` -> ``{storage_url}/B/p``); for mirrors and the sandbox."""
     limits: Limits = field(default=Limits(), compare=False)

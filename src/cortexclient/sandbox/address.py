@@ -78,11 +78,13 @@ def dataset_spec(world: World, url: str, datastack: str | None = None, limits: R
 
     stack = world.datastacks[datastack] if datastack else next(iter(world.datastacks.values()))
     storage, rates = f"{url}/storage", polite(limits.scale) if limits else Limits()
+    static = tuple(f"gs://{path}" for path in stack.flat_segmentations)
     presets = known_specs()
     for preset in presets:
         if preset.datastack == stack.name:
             exports = preset.exports_url or export_urls(stack.name)
-            return replace(preset, server=url, storage_url=storage, exports_url=exports, limits=rates)
+            at_home = replace(preset, server=url, storage_url=storage, limits=rates)
+            return replace(at_home, exports_url=exports, static_meshes=static)
     backups = (
         table.name
         for table in world.tables.values()
@@ -98,4 +100,5 @@ def dataset_spec(world: World, url: str, datastack: str | None = None, limits: R
         exports_url=export_urls(stack.name),
         storage_url=storage,
         limits=rates,
+        static_meshes=static,
     )

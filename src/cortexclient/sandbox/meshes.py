@@ -7,7 +7,7 @@ file for each chunk of each layer; those that edits made are objects of their ow
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -62,21 +62,27 @@ class Shard:
     places: dict[int, tuple[int, int]]
 
     @classmethod
-    def write(cls, fragments: dict[int, bytes]) -> Shard:
-        """Lay out fragments, by node, as ``neuroglancer_uint64_sharded_v1`` wants it."""
-        head = 16 << MINISHARD_BITS
+    def write(cls, fragments: Mapping[int, bytes], ahead: Mapping[int, bytes] | None = None) -> Shard:
+        """Lay out fragments, by node, as ``neuroglancer_uint64_sharded_v1`` wants it.
+
+        ``ahead`` is what lies in front of some of them, told by no index.
+        """
+        head, ahead = 16 << MINISHARD_BITS, ahead or {}
         places: dict[int, tuple[int, int]] = {}
         pieces, indices, at = [], [], 0
         for minishard in range(1 << MINISHARD_BITS):
             nodes = sorted(n for n in fragments if (n >> PRESHIFT_BITS) & ((1 << MINISHARD_BITS) - 1) == minishard)
             start = at
             for node in nodes:
-                places[node] = head + at, len(fragments[node])
-                pieces.append(fragments[node])
-                at += len(fragments[node])
+                gap, data = ahead.get(node, b""), fragments[node]
+                places[node] = head + at + len(gap), len(data)
+                pieces += [gap, data]
+                at += len(gap) + len(data)
             # keys as differences, offsets as gaps after the fragment before (the first from the end of the head), sizes
             sizes = [len(fragments[node]) for node in nodes]
-            indices.append(np.array([np.diff(nodes, prepend=0), [start, *[0] * (len(nodes) - 1)][: len(nodes)], sizes]))
+            gaps = np.array([len(ahead.get(node, b"")) for node in nodes], np.int64)
+            gaps[:1] += start
+            indices.append(np.array([np.diff(nodes, prepend=0), gaps, sizes]))
         bounds = at + np.cumsum([0, *(index.size * 8 for index in indices)])
         table = np.stack([bounds[:-1], bounds[1:]], axis=1).astype("<u8")
         written = [index.astype("<u8").tobytes() for index in indices]

@@ -20,7 +20,7 @@ from .skeletons import Shapes, Skeletons
 from .states import States
 from .tables import Table, Tables, Version, View
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the files that `World.save` writes; another number is refused."""
 
 
@@ -44,6 +44,9 @@ class Datastack:
         Nanometres per voxel in the viewer.
     viewer_site, description, image_source
         As published.
+    flat_segmentations
+        ``bucket/path`` of volumes in the world's files that hold static meshes; told to clients in their spec, as no
+        service does.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Datastack:
     description: str = ""
     image_source: str = ""
     ceiling_ms: int | None = None
+    flat_segmentations: tuple[str, ...] = ()
 
 
 @dataclass
@@ -85,7 +89,7 @@ class World:
     without_level2
         Segmentation tables that have no level-2 cache.
     files
-        Objects that the object store holds beside the graph's meshes, by ``bucket/path``. They are not saved.
+        Objects that the object store holds beside the graph's meshes, by ``bucket/path``.
     """
 
     name: str
@@ -205,6 +209,8 @@ class World:
         (target / "shapes").mkdir(exist_ok=True)
         for part in fields(Shapes):
             getattr(self.shapes, part.name).write_parquet(target / "shapes" / f"{part.name}.parquet")
+        stored = {"path": list(self.files), "data": list(self.files.values())}
+        pl.DataFrame(stored, schema={"path": pl.String, "data": pl.Binary}).write_parquet(target / "files.parquet")
         (target / "world.json").write_text(json.dumps(self._header(), indent=1, default=datetime.isoformat))
 
     def _header(self) -> dict[str, Any]:
@@ -261,6 +267,7 @@ class World:
             row_cap=header["row_cap"],
             shapes=Shapes(**{f.name: pl.read_parquet(source / "shapes" / f"{f.name}.parquet") for f in fields(Shapes)}),
             without_level2=frozenset(header["without_level2"]),
+            files=dict(pl.read_parquet(source / "files.parquet").iter_rows()),
         )
 
 

@@ -8,6 +8,7 @@ the examples page, the versions' times (interpolated between two real ones), and
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ import polars as pl
 
 from ..graph import NEVER
 from ..layout import Ids
+from ..static_meshes import publish
 from ..tables import Table
 from ..world import World
 from .annotations import BACKUPS, CELL_TYPES, NUCLEI, PROOFREADING, lookup_view
@@ -54,6 +56,9 @@ SYNAPSES_US: Final = 1_604_472_538_343_057
 
 SYNAPSES_TOOK_US: Final = 50_150_000_000
 
+REAL_MESH: Final = 648518346349539862
+"""A neuron of pinky100, whose mesh is recorded."""
+
 COLUMN_TYPES: Final = "allen_v1_column_types_slanted"
 
 NOTES: Final = {
@@ -62,6 +67,8 @@ NOTES: Final = {
     "edits": "invented; operations, lineage and all roots but the recorded ones are synthetic",
     "nuclei": "ids from 1,000,000 on (neurons) and those of the examples page are synthetic",
     "supervoxels": "those with a segment id from 1,000,000 on are synthetic",
+    "meshes": f"{REAL_MESH} is a real mesh of another dataset (pinky100), in a flat segmentation; those of the graph's "
+    "nodes are made",
     "versions": "times other than those of 117 and 1078 are interpolated",
 }
 
@@ -100,7 +107,7 @@ def minnie65_world(data: Path, seed: int = 0) -> World:
     nuclei = place_nuclei(history, objects, seen, later, rng)
     outcome = history.outcome(rng, table=MINNIE65.graph)
     makers = _Tables(data, history, outcome, neurons, patches, objects, examples, nuclei, synapses, rng)
-    return assemble(
+    world = assemble(
         MINNIE65,
         outcome.graph,
         makers.all(),
@@ -111,6 +118,16 @@ def minnie65_world(data: Path, seed: int = 0) -> World:
         notes=NOTES,
         shapes=minnie65_shapes(data),
     )
+    publish_real_mesh(world, data)
+    return world
+
+
+def publish_real_mesh(world: World, data: Path) -> None:
+    """Serve the real mesh of 1.4 million triangles, Draco as it was recorded, as a flat segmentation of its dataset."""
+    fragment = f"{REAL_MESH}:0:0"
+    manifest = json.dumps({"fragments": [fragment]}).encode()
+    drawn = (data / "neurons" / f"pinky100_{REAL_MESH}" / "mesh.drc").read_bytes()
+    publish(world, "pinky100_v185/seg", {f"{REAL_MESH}:0": manifest, fragment: drawn})
 
 
 def _other_points(data: Path) -> pl.DataFrame:

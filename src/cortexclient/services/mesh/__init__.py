@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ._meshes import AsyncMesh
+from ._labelling import AsyncMesh
 
 __all__ = ["AsyncMesh"]

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+GROWTH: Final = 40
+"""What a byte of a fragment takes in memory while its mesh is made: decoded, welded, and on the way between."""
+
+USUAL_FRAGMENT: Final = 4_096
+"""Bytes of a fragment whose size the manifest does not tell."""
+
+Reserve = Callable[[int], Awaitable[None]]
+"""Holds so many bytes for a mesh, in place of those that it held before; waits for them the first time."""
 
 
 class ByteGate:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..._types import IdArray
+from ..._types import BoolArray, IdArray
 from ..._wire.meshes import Faces, Vertices
 
 
@@ -25,14 +25,16 @@ def label_by_place(vertices: Vertices, parts: Sequence[tuple[Vertices, int]]) ->
     return np.where(known[found] == wanted, nodes[row[found]], 0)
 
 
-def spread(labels: IdArray, faces: Faces, hops: int) -> IdArray:
-    """Hand labels on along edges to vertices that have none, at most ``hops`` edges far.
+def spread(labels: IdArray, faces: Faces, hops: int, closed: BoolArray | None = None) -> IdArray:
+    """Hand labels on along edges to vertices that have none, at most ``hops`` edges far; ``closed`` ones take none.
 
     The fewest hops win; among neighbours equally far the larger id does.
     """
+    labels = labels.copy()
+    open_ = (labels == 0) if closed is None else (labels == 0) & ~closed
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
     edges = np.concatenate([edges, edges[:, ::-1]])
-    labels = labels.copy()
+    edges = edges[open_[edges[:, 1]]]
     for _ in range(hops):
         edges = edges[labels[edges[:, 1]] == 0]
         front = edges[labels[edges[:, 0]] != 0]

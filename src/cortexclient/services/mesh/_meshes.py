@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ..._fanout import collect, fan_out, running, stream
-from ..._types import BoolArray, IdArray, Ids
-from ..._wire.meshes import Faces, Fragment, MeshSource, Vertices, Welded, decode, weld
-from ...errors import CortexError, CortexUsageError, DecodeError, MissingDependency, NotFoundError
+from ..._types import BoolArray, Ids
+from ..._wire.meshes import Fragment
+from ...errors import CortexUsageError, NotFoundError
 from ...ids import LAYER_SHIFT, as_ids
 from ...progress import ProgressLike
 from ...results import Outcome, Results, Stream
 from .._base import Service, Session
-from ._bytes import ByteGate
+from ._assembly import Assembly, Bounds, Source, Wish, refuse_above
+from ._bytes import GROWTH, USUAL_FRAGMENT, ByteGate, Reserve
+from ._files import FileFormat, MeshFiles
 from ._fragments import FragmentStore
-from ._labels import label_by_place, spread
+from ._static import StaticMesh, StaticMeshes
 
 AT_ONCE: Final = 16
 """Meshes under way."""
@@ -29,68 +30,9 @@ AT_ONCE: Final = 16
 BYTES_AT_ONCE: Final = 512 << 20
 """Bytes of meshes under way, nearly."""
 
-GROWTH: Final = 40
-"""What a byte of a fragment takes in memory while its mesh is made: decoded, welded, and on the way between."""
 
-USUAL_FRAGMENT: Final = 4_096
-"""Bytes of a fragment whose size the manifest does not tell."""
-
-Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-Part = tuple[Vertices, Faces]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What of a mesh is wanted."""
-
-    bounds: str | None = None
-    max_bytes: int | None = None
-    allow_missing: bool = False
-    start_layer: int | None = None
-
-
-class Assembly:
-    """The fragments of one mesh on their way into it: the ledger of what was asked, what came, what is missing."""
-
-    def __init__(self, node: int, fragments: list[Fragment], source: MeshSource) -> None:
-        self.node = node
-        self.fragments = fragments
-        self.missing: dict[Fragment, CortexError] = {}
-        self._source = source
-        self._parts: dict[Fragment, Part] = {}
-
-    def take(self, data: dict[Fragment, bytes]) -> list[Fragment]:
-        """Decode fragments; those that cannot be read are told."""
-        broken = []
-        for fragment, body in data.items():
-            try:
-                self._parts[fragment] = decode(body)
-            except DecodeError as error:
-                self.missing[fragment] = error
-                broken.append(fragment)
-            else:
-                self.missing.pop(fragment, None)
-        return broken
-
-    @property
-    def decoded(self) -> list[Fragment]:
-        """What is there, in the order of the manifest."""
-        return [fragment for fragment in self.fragments if fragment in self._parts]
-
-    def vertices(self) -> list[tuple[Fragment, Vertices]]:
-        """Each decoded fragment with its vertices."""
-        return [(fragment, self._parts[fragment][0]) for fragment in self.decoded]
-
-    def weld(self) -> Welded | None:
-        """The mesh of what is there; None if nothing is."""
-        there = self.decoded
-        if not there:
-            return None
-        return weld([self._parts[f] for f in there], [f.node or self.node for f in there], self._source)
-
-
-class AsyncMesh(Service):
-    """Meshes of roots (and of level-2 nodes), whole or not at all.
+class MeshCalls(Service):
+    """Meshes of roots and of level-2 nodes.
 
     Each distinct fragment is fetched once, neighbours in one request, and kept, so that meshes of a cell before and
     after an edit share what they have in common.
@@ -99,11 +41,13 @@ class AsyncMesh(Service):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._store = FragmentStore(session)
+        self._static = StaticMeshes(session)
 
     async def get_mesh(
         self,
         root_id: int,
         *,
+        source: Source = "auto",
         lod: int | None = None,
         bounds: Bounds | None = None,
         max_bytes: int | None = None,
@@ -116,10 +60,15 @@ class AsyncMesh(Service):
         ----------
         root_id
             A root of any age, or a level-2 node.
+        source
+            ``"graphene"``: from the graph, as every root has one. ``"static"``: from the dataset's flat segmentations
+            (``DatasetSpec.static_meshes``), in which only the roots of one version are, but with a few requests each
+            and, some of them, at several levels of detail. ``"auto"``: static if the dataset has such and they hold
+            the object, else from the graph.
         lod
-            Level of detail; meshes of the graph have just one, 0.
+            Level of detail, 0 (the default) is the finest, -1 the coarsest. Meshes of the graph have just one, 0.
         bounds
-            ``((x0, x1), (y0, y1), (z0, z1))`` in voxels of the graph: only chunks that overlap.
+            ``((x0, x1), (y0, y1), (z0, z1))`` in voxels of the graph: only chunks that overlap. From the graph only.
         max_bytes
             Refuse meshes whose fragments are larger together (packed; a neuron has 1 to 20 MB).
         allow_missing
@@ -143,7 +92,7 @@ class AsyncMesh(Service):
         CortexError
             The mesh is larger than ``max_bytes``.
         """
-        wish = _wish(lod, bounds, max_bytes, allow_missing)
+        wish = Wish.of(source, lod, bounds, max_bytes, allow_missing)
         with running(timeout, None, 1):
             return await self._mesh(int(as_ids(root_id, "root_id")[0]), wish)
 
@@ -151,6 +100,7 @@ class AsyncMesh(Service):
         self,
         root_ids: Ids,
         *,
+        source: Source = "auto",
         lod: int | None = None,
         bounds: Bounds | None = None,
         max_bytes: int | None = None,
@@ -164,7 +114,7 @@ class AsyncMesh(Service):
         ----------
         root_ids
             Of any age; an id that comes twice is fetched once.
-        lod, bounds, max_bytes, allow_missing
+        source, lod, bounds, max_bytes, allow_missing
             As for :meth:`get_mesh`, for each of them.
         progress, timeout
             See :class:`~cortexclient.Progress`; seconds for the whole call.
@@ -175,7 +125,7 @@ class AsyncMesh(Service):
             A mapping of root id to ``cloudvolume.Mesh`` in input order; ``errors`` tells why the others failed. All
             meshes are in memory at once: :meth:`stream_meshes` hands them over one by one.
         """
-        wish, ids = _wish(lod, bounds, max_bytes, allow_missing), as_ids(root_ids, "root_ids")
+        wish, ids = Wish.of(source, lod, bounds, max_bytes, allow_missing), as_ids(root_ids, "root_ids")
         return await collect(
             ids, lambda one: self._mesh(one, wish), workers=AT_ONCE, progress=progress, timeout=timeout
         )
@@ -184,6 +134,7 @@ class AsyncMesh(Service):
         self,
         root_ids: Ids,
         *,
+        source: Source = "auto",
         lod: int | None = None,
         bounds: Bounds | None = None,
         max_bytes: int | None = None,
@@ -196,12 +147,12 @@ class AsyncMesh(Service):
 
         Parameters
         ----------
-        root_ids, lod, bounds, max_bytes, allow_missing, progress, timeout
+        root_ids, source, lod, bounds, max_bytes, allow_missing, progress, timeout
             As for :meth:`get_meshes`.
         bytes_at_once
             Start no further mesh while those under way, and those that wait to be read, take more memory than this.
         """
-        wish, ids = _wish(lod, bounds, max_bytes, allow_missing), as_ids(root_ids, "root_ids")
+        wish, ids = Wish.of(source, lod, bounds, max_bytes, allow_missing), as_ids(root_ids, "root_ids")
 
         @asynccontextmanager
         async def opened() -> AsyncIterator[AsyncIterator[Outcome[Any]]]:
@@ -222,7 +173,12 @@ class AsyncMesh(Service):
         return Stream(opened)
 
     async def mesh_exists(
-        self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
+        self,
+        root_ids: Ids,
+        *,
+        source: Source = "auto",
+        progress: ProgressLike = None,
+        timeout: float | None = None,
     ) -> BoolArray:
         """Tell which objects have a mesh; nothing of it is fetched.
 
@@ -230,6 +186,8 @@ class AsyncMesh(Service):
         ----------
         root_ids
             Roots of any age, or level-2 nodes.
+        source
+            As for :meth:`get_mesh`.
         progress, timeout
             See :class:`~cortexclient.Progress`; seconds for the whole call.
 
@@ -237,14 +195,12 @@ class AsyncMesh(Service):
         -------
         (n,) bool, in input order: False for unknown ids too.
         """
-        ids = as_ids(root_ids, "root_ids")
+        ids, wish = as_ids(root_ids, "root_ids"), Wish.of(source, None, None, None, allow_missing=False)
         distinct = list(dict.fromkeys(ids.tolist()))
         with running(timeout, progress, len(distinct)) as reporter:
-            top = (await self._store.source()).top_layer
 
             async def one(node: int) -> bool:
-                layer = node >> LAYER_SHIFT
-                found = layer >= 2 and bool(await self._store.manifest(node, min(layer, top)))
+                found = await self._has_static(node, wish) or (wish.source != "static" and await self._has_graph(node))
                 reporter.add(1)
                 return found
 
@@ -252,75 +208,92 @@ class AsyncMesh(Service):
         there = dict(zip(distinct, flags, strict=True))
         return np.array([there[node] for node in ids.tolist()], np.bool_)
 
-    async def compute_vertex_to_l2_mapping(
+    async def save_meshes(
         self,
-        root_id: int,
-        vertices: Vertices | None = None,
-        faces: Faces | None = None,
-        lvl2_ids: Ids | None = None,
+        root_ids: Ids,
+        folder: str | Path,
+        file_format: FileFormat = "ply",
         *,
-        hop_limit: int = 50,
+        overwrite: bool = False,
+        source: Source = "auto",
+        lod: int | None = None,
+        max_bytes: int | None = None,
+        allow_missing: bool = False,
+        bytes_at_once: int = BYTES_AT_ONCE,
+        progress: ProgressLike = None,
         timeout: float | None = None,
-    ) -> IdArray:
-        """Tell which level-2 node each vertex of a mesh belongs to, from the fragments that it is made of.
+    ) -> Results[Path]:
+        """Fetch the meshes of many objects into files, one each, in bounded memory.
 
         Parameters
         ----------
-        root_id
-            A root of any age.
-        vertices, faces
-            Its mesh, if you have it: (n, 3) nm and (m, 3). Default: that of :meth:`get_mesh`, vertex by vertex.
-        lvl2_ids
-            Give no other nodes than these. Default: all of the root.
-        hop_limit
-            A vertex that is in no level-2 fragment (of a simplified mesh, say) takes the label of the nearest vertex
-            that is, at most so many edges away.
-        timeout
-            Seconds for the whole call.
+        root_ids
+            Of any age; an id that comes twice is fetched once.
+        folder
+            Where to; made if it is not there. The files are called ``<root id>.ply`` or ``.drc``.
+        file_format
+            ``"ply"`` (binary), or ``"draco"``, a tenth of its size, with vertices on whole nanometres (those of the
+            graph are). Of a file, trimesh makes every other format.
+        overwrite
+            Fetch meshes again whose file is there. A file that is there is whole: it gets its name when it is done.
+        source, lod, max_bytes, allow_missing, bytes_at_once, progress, timeout
+            As for :meth:`stream_meshes`.
 
         Returns
         -------
-        (n,) int64: level-2 ids in the order of the vertices; 0 where there is none. A vertex on the seam between two
-        nodes belongs to both, and gets one of them.
-
-        Notes
-        -----
-        Nothing is guessed from geometry: fragments of level-2 nodes are fetched (they are those of the mesh itself
-        where the dataset has no larger ones), and a vertex is found in them by its place, bit by bit.
-
-        Raises
-        ------
-        NotFoundError, DecodeError
-            As for :meth:`get_mesh`: labels of half a mesh would be wrong.
+        Results of pathlib.Path
+            In input order. Once a file cannot be written (the disk is full, say) nothing more is fetched: its error
+            is that of all ids that are left.
         """
-        if (vertices is None) != (faces is None):
-            raise CortexUsageError("give vertices and faces, or neither: labels are handed on along the faces")
-        node = int(as_ids(root_id, "root_id")[0])
-        with running(timeout, None, 1):
-            if vertices is None or faces is None:
-                mesh = await self._mesh(node, Wish())
-                vertices, faces = mesh.vertices, mesh.faces
-            assembly = await self._fetch(node, Wish(start_layer=2))
-            if assembly.missing:
-                raise _incomplete(assembly, None)
-            kept = None if lvl2_ids is None else set(as_ids(lvl2_ids, "lvl2_ids").tolist())
-            parts = [(v, f.node) for f, v in assembly.vertices() if kept is None or f.node in kept]
-            places, corners = np.asarray(vertices, np.float32), np.asarray(faces)
-            labels = await asyncio.to_thread(label_by_place, places, parts)
-            return await asyncio.to_thread(spread, labels, corners, hop_limit) if kept is None else labels
+        wish, ids = Wish.of(source, lod, None, max_bytes, allow_missing), as_ids(root_ids, "root_ids")
+        gate, files = ByteGate(bytes_at_once), MeshFiles(Path(folder), file_format)
+
+        async def one(root: int) -> Path:
+            if not overwrite and files.path(root).exists():
+                return files.path(root)
+            files.check(root)
+            held: dict[int, int] = {}
+            try:
+                mesh = await self._mesh(root, wish, lambda count: _hold(gate, held, root, count))
+                return await asyncio.to_thread(files.write, root, mesh)
+            finally:
+                await gate.give(held.pop(root, 0))
+
+        return await collect(ids, one, workers=AT_ONCE, progress=progress, timeout=timeout)
 
     # -- one mesh ----------------------------------------------------------------------------------------------------
 
-    async def _mesh(self, node: int, wish: Wish, reserve: Callable[[int], Any] | None = None) -> Any:
-        assembly = await self._fetch(node, wish, reserve)
-        mesh = await asyncio.to_thread(_cloudvolume_mesh, assembly)
+    async def _has_static(self, node: int, wish: Wish) -> bool:
+        return self._from_static(wish) and await self._static.exists(node)
+
+    async def _has_graph(self, node: int) -> bool:
+        layer = node >> LAYER_SHIFT
+        top = (await self._store.source()).top_layer
+        return layer >= 2 and bool(await self._store.manifest(node, min(layer, top)))
+
+    def _from_static(self, wish: Wish) -> bool:
+        if wish.source == "static" and not self._static.places:
+            raise CortexUsageError(
+                f"{self._session.spec.name} names no static meshes: DatasetSpec(static_meshes=('gs://...',)) does"
+            )
+        return wish.source != "graphene" and bool(self._static.places)
+
+    async def _mesh(self, node: int, wish: Wish, reserve: Reserve | None = None) -> Any:
+        made: Assembly | StaticMesh | None = None
+        if self._from_static(wish):
+            made = await self._static.fetch(node, wish, reserve)
+        if made is None:
+            if wish.source == "static":
+                raise NotFoundError("no static segmentation of this dataset holds the object", ids=(node,))
+            made = await self._fetch(node, wish, reserve)
+        mesh = await asyncio.to_thread(made.mesh)
         if reserve and mesh is not None:
             await reserve(mesh.vertices.nbytes + mesh.faces.nbytes)
-        if assembly.missing and not (wish.allow_missing and mesh is not None):
-            raise _incomplete(assembly, mesh)
+        if made.missing and not (wish.allow_missing and mesh is not None):
+            raise made.incomplete(mesh)
         return mesh
 
-    async def _fetch(self, node: int, wish: Wish, reserve: Callable[[int], Any] | None = None) -> Assembly:
+    async def _fetch(self, node: int, wish: Wish, reserve: Reserve | None = None) -> Assembly:
         """All fragments of a node, decoded; what could not be had is in ``missing``."""
         source, layer = await self._store.source(), node >> LAYER_SHIFT
         if layer < 2:
@@ -333,9 +306,7 @@ class AsyncMesh(Service):
             where = " within these bounds" if wish.bounds else ""
             raise NotFoundError(f"there is no mesh{where}: the manifest lists no fragments", ids=(node,))
         size = sum(f.stop - f.start or USUAL_FRAGMENT for f in fragments)
-        if wish.max_bytes is not None and size > wish.max_bytes:
-            message = f"the mesh has {len(fragments):,} fragments of {size:,} bytes, above max_bytes={wish.max_bytes:,}"
-            raise CortexError(message, ids=(node,))
+        refuse_above(wish.max_bytes, size, len(fragments), node)
         if reserve:
             await reserve(size * GROWTH)
         assembly = Assembly(node, list(dict.fromkeys(fragments)), source)
@@ -358,51 +329,3 @@ async def _hold(gate: ByteGate, held: dict[int, int], root: int, count: int) -> 
     else:
         await gate.give(before - count)
     held[root] = count
-
-
-def _wish(lod: int | None, bounds: Bounds | None, max_bytes: int | None, allow_missing: bool) -> Wish:
-    if lod not in (None, 0):
-        raise CortexUsageError(f"lod={lod}: meshes of the graph have one level of detail, 0")
-    if max_bytes is not None and max_bytes <= 0:
-        raise CortexUsageError(f"max_bytes={max_bytes}: must be above zero")
-    wish = Wish(max_bytes=max_bytes, allow_missing=allow_missing)
-    if bounds is None:
-        return wish
-    box = np.asarray(bounds)
-    if box.shape != (3, 2) or box.dtype.kind not in "iu" or (box[:, 0] >= box[:, 1]).any():
-        raise CortexUsageError("bounds are ((x0, x1), (y0, y1), (z0, z1)) in whole voxels, each from low to high")
-    return replace(wish, bounds="_".join(f"{low}-{high}" for low, high in box.tolist()))
-
-
-def _cloudvolume_mesh(assembly: Assembly) -> Any:
-    """What the fragments make, as cloud-volume's Mesh; None if there are none."""
-    welded = assembly.weld()
-    if welded is None:
-        return None
-    mesh = _mesh_type()(welded.vertices, welded.faces, segid=assembly.node, encoding_type="draco")
-    mesh.missing_fragments = [fragment.path for fragment in assembly.missing]
-    return mesh
-
-
-def _mesh_type() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from cloudvolume import Mesh
-    except ImportError as error:
-        raise MissingDependency("cloud-volume", "mesh", "client.mesh") from error
-    return Mesh
-
-
-def _incomplete(assembly: Assembly, mesh: Any) -> CortexError:
-    names = ", ".join(f"{f.path} [{f.start}, {f.stop})" if f.stop else f.path for f in list(assembly.missing)[:3])
-    first = next(iter(assembly.missing.values()))
-    kind = DecodeError if isinstance(first, DecodeError) else NotFoundError
-    error = kind(
-        f"{len(assembly.missing):,} of {len(assembly.fragments):,} fragments are missing or broken ({names}): "
-        "allow_missing=True makes the mesh of the others",
-        ids=(assembly.node,),
-    )
-    error.partial = mesh
-    error.__cause__ = first
-    return error
