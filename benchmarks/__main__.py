@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from . import graph, imports, limits, mapping, meshes, report, sandbox_server, skeletons, tables, transport
+from . import bulk, graph, imports, limits, mapping, meshes, report, sandbox_server, skeletons, tables, transport
 
 PARTS = {
     "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
+    "bulk": (bulk.run,),
     "graph": (graph.run,),
     "limits": (limits.run,),
     "meshes": (meshes.run,),

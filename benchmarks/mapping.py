@@ -94,14 +94,8 @@ def _compare(world: World, ids: Ids, mine: Ids, theirs: Ids) -> tuple[int, int]:
     SystemExit
         An answer is not what the rule behind it says of the world: no ratio is printed then.
     """
-    points = _points(world)
-    on_root = _owned(world, ids).merge(points, on="supervoxel")
-    right = on_root[on_root["counts"]].groupby("root")["cell"].agg(_only)
-    replaced = on_root[~on_root["counts"] & on_root["alive"]].groupby("root")["cell"].agg(_only)
-    expected = pd.Series(-1, index=ids)
-    expected.loc[replaced.index] = replaced
-    expected.loc[right.index] = right
-    _same("ours", ids, mine, expected.to_numpy(), np.ones(len(ids), bool))
+    on_root = _points_on(world, ids)
+    _same("ours", ids, mine, _cells(on_root, ids), np.ones(len(ids), bool))
     # the peer drops every root that occurs more than once among the rows; those of the moment in which it asks
     rows = on_root.groupby("root")["cell"].agg(lambda cells: cells.iloc[0] if len(cells) == 1 else -1)
     timeless = ~np.isin(ids, on_root.loc[~on_root["timeless"], "root"])
@@ -109,6 +103,25 @@ def _compare(world: World, ids: Ids, mine: Ids, theirs: Ids) -> tuple[int, int]:
     by_rows.loc[rows.index] = rows
     _same("the peer's", ids, theirs, by_rows.to_numpy(), timeless)
     return int((mine != theirs).sum()), int((~timeless).sum())
+
+
+def truth(world: World, ids: Ids) -> Ids:
+    """What the documented rule says of distinct ids, by a walk through the world; -1 for those that do not exist."""
+    known = np.intersect1d(ids, world.graph.root_ids())
+    return pd.Series(_cells(_points_on(world, known), known), index=known).reindex(ids, fill_value=-1).to_numpy()
+
+
+def _points_on(world: World, roots: Ids) -> pd.DataFrame:
+    return _owned(world, roots).merge(_points(world), on="supervoxel")
+
+
+def _cells(on_root: pd.DataFrame, roots: Ids) -> Ids:
+    right = on_root[on_root["counts"]].groupby("root")["cell"].agg(_only)
+    replaced = on_root[~on_root["counts"] & on_root["alive"]].groupby("root")["cell"].agg(_only)
+    expected = pd.Series(-1, index=roots)
+    expected.loc[replaced.index] = replaced
+    expected.loc[right.index] = right
+    return expected.to_numpy()
 
 
 def _same(whose: str, ids: Ids, got: Ids, expected: Ids, where: npt.NDArray[np.bool_]) -> None:

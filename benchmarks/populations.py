@@ -14,7 +14,7 @@ On the world `WORLD` (100,000 nuclei, 100,000 edits, 8 versions that can be quer
 ==================  ======  ==========================================================================
 
 On the world `BULK_WORLD` (the same with 720,000 edit-free fragments): ``bulk``, 5,000,000 ids of 1,000,000 distinct
-roots, of which some 700,000 are edit-free fragments.
+roots, of which some 700,000 are edit-free fragments and 1 % never existed.
 """
 
 from __future__ import annotations
@@ -70,10 +70,12 @@ def populations(world: World, size: int = 10_000, seed: int = 0) -> dict[str, Id
     return chosen | {"mixed": rng.permutation(np.concatenate(list(chosen.values())))}
 
 
-def bulk(world: World, size: int = 5_000_000, distinct: int = 1_000_000, seed: int = 0) -> Ids:
-    """``size`` ids of ``distinct`` roots of any time and kind: each at least once, shuffled."""
+def bulk(world: World, size: int = 5_000_000, distinct: int = 1_000_000, unknown: float = 0.01, seed: int = 0) -> Ids:
+    """``size`` ids of ``distinct`` roots of any time and kind, a share of them unknown: each once or more, shuffled."""
     rng = np.random.default_rng(seed)
-    roots = _draw("bulk", world.graph.root_ids(), distinct, rng)
+    never = missing_ids(world, round(2 * distinct * unknown), rng)
+    never = rng.choice(never, round(distinct * unknown), replace=False)
+    roots = np.concatenate([_draw("bulk", world.graph.root_ids(), distinct - len(never), rng), never])
     return rng.permutation(np.concatenate([roots, roots[rng.integers(0, distinct, size - distinct)]]))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import graph, imports, limits, mapping, meshes, report, sandbox_server, skeletons, tables, transport
+from benchmarks import bulk, graph, imports, limits, mapping, meshes, report, sandbox_server, skeletons, tables, transport
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,14 @@ def test_graph(results: Path) -> None:
     assert [row["way"] for row in kept(results, "timestamps", "graph")] == ["one call", "a call for each"]
     assert kept(results, "roots, costs off", "graph")[0]["ids"] == 2_000
     assert kept(results, "roots, costs on", "graph")[0]["ids"] == 400
+
+
+def test_bulk(results: Path) -> None:
+    world = {"seed": 1, "nuclei": 300, "edits": 300, "fragments": 2_000, "synapses": 1}
+    bulk.run(rounds=1, world_options=world, size=4_000, distinct=1_500, part_size=1_000)
+    rows = kept(results, "root_id_to_cell_id", "bulk")
+    assert [row["job"] for row in rows] == ["cold", "warm"]
+    assert rows[0]["requests"] > rows[1]["requests"]
 
 
 def test_skeletons(results: Path) -> None:

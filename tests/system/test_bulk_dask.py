@@ -61,7 +61,7 @@ def client(server: Sandbox) -> Iterator[CortexClient]:
 @pytest.fixture(scope="module")
 def supervoxels(world: World) -> np.ndarray:
     rows = world.annotations.frozen("nucleus_detection_v0", world.version())
-    return rows["pt_supervoxel_id"].to_numpy()[:1_500]
+    return rows["pt_supervoxel_id"].unique().to_numpy()[:1_500]
 
 
 def test_two_workers_make_the_files_of_a_local_run(

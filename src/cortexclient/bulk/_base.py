@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -17,7 +17,7 @@ from ..errors import CortexUsageError
 from ..frames import to_pandas
 from .ledger import FAILED, Ledger
 from .report import JobStatus, Verification, status_of, verify
-from .sources import IdSource, blocks, first_times, regroup
+from .sources import IdSource, blocks, distinct
 from .spec import JobSpec
 from .tasks import Task, find_task
 
@@ -114,7 +114,7 @@ class JobBase(Generic[C]):
         return to_pandas(pa.concat_tables([FAILED.empty_table(), *tables])).astype({"status": "Int32"})
 
     def scan(self) -> pl.LazyFrame:
-        """Read the rows of all parts that are done, lazily and in the order of the parts."""
+        """Read the rows of all parts that are done, lazily. Those of look-ups stand in ascending order of the ids."""
         import polars as pl
 
         done = [k for k in range(self.spec.parts) if self.ledger.is_done(k)]
@@ -145,13 +145,16 @@ class JobBase(Generic[C]):
         state = self.status() if self.ledger.exists else f"{self._task.call}: not begun"
         return f"{type(self).__name__}({str(self.folder)!r}: {state})"
 
-    def _cut(self) -> tuple[int, Iterator[IdArray]]:
-        """The size of a part, and the ids of each."""
+    @property
+    def part_size(self) -> int:
+        """Ids in a part of a new job."""
+        return self._part_size or self._task.part_size
+
+    def distinct_ids(self) -> IdArray:
+        """Read the ids of a new job: each once, ascending."""
         if self._ids is None:
             raise CortexUsageError(f"{self.folder} holds no job, and no ids are given")
-        found = blocks(self._ids, self._column, self._task.given)
-        size = self._part_size or self._task.part_size
-        return size, regroup(found if self._task.one_row_each else first_times(found), size)
+        return distinct(blocks(self._ids, self._column, self._task.given))
 
     def count_ids(self, parts: list[int], *, failed: bool = False) -> int:
         """Count the ids of parts, or those of them that failed."""

@@ -21,7 +21,7 @@ from .ledger import Manifest
 from .parts import Parts
 from .report import JobPlan, JobStatus, status_of
 from .signals import on_sigterm
-from .sources import Digest
+from .sources import digest_of
 from .spec import JobSpec
 from .tasks import Context
 
@@ -43,8 +43,8 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         ``root_lifetimes``, ``update_roots``, ``get_l2data`` (of roots or level-2 chunks), ``query_synapses``,
         ``synapse_edges``, ``get_skeletons``, ``get_meshes``.
     ids
-        Anything id-like, an iterator of ids, or a ``.parquet``, ``.csv`` or text file. None: those of the job that is
-        in the folder.
+        Anything id-like, an iterator of ids, or a ``.parquet``, ``.csv`` or text file; one that comes often is asked
+        once. None: those of the job that is in the folder.
     out
         The folder.
     client
@@ -166,14 +166,16 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
     async def plan(self) -> JobPlan:
         """Estimate what is still to be done; nothing is sent, and nothing is written."""
         async with self._connected() as client:
-            exists = self.ledger.exists
-            size, parts = (self.spec.part_size, map(self.ledger.ids, self.parts_to_do())) if exists else self._cut()
-            waiting = [*parts]
-            count = self.spec.parts if exists else len(waiting)
-            ids = np.concatenate([np.empty(0, np.int64), *waiting])
+            if self.ledger.exists:
+                size, parts, todo = self.spec.part_size, self.spec.parts, self.parts_to_do()
+                ids = np.concatenate([np.empty(0, np.int64), *map(self.ledger.ids, todo)])
+            else:
+                ids, size = self.distinct_ids(), self.part_size
+                parts = -(-len(ids) // size)
+                todo = [*range(parts)]
             call = FIRST_CALLS.get(self._task.call, self._task.call)
             estimate = client.plan(call, ids) if self._task.one_row_each else None
-        return JobPlan(self._task.call, count, count - len(waiting), size, len(ids), estimate)
+        return JobPlan(self._task.call, parts, parts - len(todo), size, len(ids), estimate)
 
     def drain(self) -> None:
         """Have a run end in good order; any thread, and a signal's handler, may say so."""
@@ -217,23 +219,20 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
 
     async def _create(self, client: AsyncCortexClient) -> None:
         version, when = await self._instant(client)
-        size, parts = self._cut()
-
-        def make(digest: Digest) -> JobSpec:
-            return JobSpec(
-                task=self._task.call,
-                options=self._options,
-                sink=self._sink,
-                part_size=size,
-                dataset=client.spec,
-                server=client.session().override,
-                version=version,
-                timestamp=when,
-                count=digest.count,
-                digest=str(digest),
-            )
-
-        self.ledger.create(parts, make)
+        ids = self.distinct_ids()
+        spec = JobSpec(
+            task=self._task.call,
+            options=self._options,
+            sink=self._sink,
+            part_size=self.part_size,
+            dataset=client.spec,
+            server=client.session().override,
+            version=version,
+            timestamp=when,
+            count=len(ids),
+            digest=digest_of(ids),
+        )
+        self.ledger.create(ids, spec)
 
     async def _instant(self, client: AsyncCortexClient) -> tuple[int | None, datetime | None]:
         """The version and the instant that the whole job answers for."""
@@ -257,10 +256,8 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         }
         self.spec.refuse_other(asked, where)
         if self._ids is not None:
-            digest = Digest()
-            for ids in self._cut()[1]:
-                digest.add(ids)
-            self.spec.refuse_other({"count": digest.count, "digest": str(digest)}, where)
+            ids = self.distinct_ids()
+            self.spec.refuse_other({"count": len(ids), "digest": digest_of(ids)}, where)
 
     async def _do(
         self, client: AsyncCortexClient, todo: list[int], progress: ProgressLike, *, again: bool = False

@@ -19,7 +19,7 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final
@@ -30,7 +30,7 @@ from pyarrow import parquet
 from .._types import IdArray
 from ..errors import CortexError, CortexUsageError
 from .locks import locked
-from .sources import Digest
+from .sources import digest_of
 from .spec import JobSpec
 
 _COLUMNS: Final[Mapping[str, pa.DataType]] = {
@@ -51,7 +51,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is in a part. ``ok + failed`` is the number of its ids, repeated ones included."""
+    """What is in a part. ``ok + failed`` is the number of its ids."""
 
     ok: int
     failed: int
@@ -97,43 +97,33 @@ class Ledger:
             raise CortexUsageError(f"{self.path} holds no job: there is no job.json in it")
         return JobSpec.from_json(self._job.read_text(), str(self._job))
 
-    def create(self, parts: Iterable[IdArray], make: Callable[[Digest], JobSpec]) -> JobSpec:
+    def create(self, ids: IdArray, spec: JobSpec) -> None:
         """Write the ids, then what the job is: from then on it exists."""
-        digest = Digest()
 
         def write(file: IO[bytes]) -> None:
-            schema = pa.schema([("id", pa.int64())])
-            # shuffled ids have no pattern: packing them costs time and saves nothing
-            with parquet.ParquetWriter(file, schema, compression="none", use_dictionary=False) as writer:
-                for ids in parts:
-                    digest.add(ids)
-                    writer.write_table(pa.table([pa.array(ids)], schema=schema), row_group_size=max(len(ids), 1))
+            table = pa.table([pa.array(ids, pa.int64())], names=["id"])
+            parquet.write_table(table, file, row_group_size=spec.part_size, compression="zstd", use_dictionary=False)
 
         write_file(self._ids, write)
-        spec = make(digest)
         write_file(self._job, lambda file: file.write(spec.to_json().encode()))
-        return spec
 
     def ids(self, k: int) -> IdArray:
-        """(n,) int64: the ids of a part, in the order of the input."""
+        """(n,) int64: the ids of a part, ascending."""
         with parquet.ParquetFile(self._ids) as file:
             ids: IdArray = file.read_row_group(k).column("id").to_numpy()
         return ids
 
     def all_ids(self) -> IdArray:
-        """(n,) int64: all ids (8 bytes each)."""
+        """(n,) int64: all ids, ascending (8 bytes each)."""
         ids: IdArray = parquet.read_table(self._ids).column("id").to_numpy()
         return ids
 
     def ids_are(self, spec: JobSpec) -> bool:
         """Whether the ids are still those that the job was created with."""
-        digest = Digest()
         try:
-            for k in range(spec.parts):
-                digest.add(self.ids(k))
+            return digest_of(self.all_ids()) == spec.digest
         except (OSError, pa.ArrowException):
             return False
-        return str(digest) == spec.digest
 
     # -- parts -------------------------------------------------------------------------------------------------------
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
 from .._types import IdArray
 from ..errors import ServerError
-from ..ids import unique_ids
 from ..progress import Reporter
 from .attempts import Errors, arriving, persist, spared
 from .ledger import Ledger, Manifest
@@ -49,16 +47,13 @@ class Parts:
 
     async def _fill(self, k: int, sink: Sink, asked: IdArray, attempts: dict[int, int]) -> None:
         """Ask about some ids of a part, and write it; ``attempts`` were made at them before."""
-        distinct, _ = unique_ids(asked)
-        outcomes = await persist(lambda ids: self._attempt(ids, sink), distinct, self.patience)
+        outcomes = await persist(lambda ids: self._attempt(ids, sink), asked, self.patience)
         ids, rows = self.ledger.ids(k), sink.rows(self.task.given)
         if self.task.one_row_each:
-            rows = in_order(ids, rows, self.task.given)
+            rows = in_order(rows, self.task.given)
         failures = outcomes.table(attempts)
-        failed = failures["id"].to_numpy()
-        ok = int((~np.isin(ids, failed)).sum())
-        self.ledger.commit(k, rows, failures, Manifest(ok, len(ids) - ok, rows.num_rows, sink.files))
-        lost = int(np.isin(asked, failed).sum())
+        lost = failures.num_rows
+        self.ledger.commit(k, rows, failures, Manifest(len(ids) - lost, lost, rows.num_rows, sink.files))
         self.reporter.add(done=0 if self.task.stream else len(asked) - lost, failed=lost)
 
     async def _attempt(self, ids: IdArray, sink: Sink) -> Errors:

@@ -142,7 +142,7 @@ def wrong_outcomes(ledger: Ledger, k: int, task: Task) -> str | None:
     """Which rule the outcomes of a whole part break; None if each of its ids has exactly one."""
     ids, manifest = ledger.ids(k), ledger.manifest(k)
     failed = ledger.failures(k).column("id").to_numpy()
-    if len(np.unique(failed)) != len(failed) or not np.isin(failed, ids).all():
+    if len(set(failed.tolist())) != len(failed) or not np.isin(failed, ids).all():
         return "its failures are not of its ids, or not one for each"
     answered = ids[~np.isin(ids, failed)]
     if manifest is None or (manifest.ok, manifest.failed) != (len(answered), len(ids) - len(answered)):

@@ -11,7 +11,6 @@ import anyio.to_thread
 import numpy as np
 import pyarrow as pa
 
-from .._types import IdArray
 from ..errors import CortexError, MissingDependency
 from ..skeletons import Skeleton
 from .ledger import Stamp, write_file
@@ -128,12 +127,6 @@ def _skeleton_row(skeleton: Skeleton) -> dict[str, Any]:
     }
 
 
-def in_order(ids: IdArray, rows: pa.Table, key: str) -> pa.Table:
-    """One row for each id that has one, in the order of the ids, duplicates included."""
-    keys = rows.column(key).to_numpy()
-    order = np.argsort(keys, kind="stable")
-    place = np.searchsorted(keys, ids, sorter=order).clip(max=max(len(keys) - 1, 0))
-    if not len(keys):
-        return rows
-    there = keys[order[place]] == ids
-    return rows.take(pa.array(order[place[there]]))
+def in_order(rows: pa.Table, key: str) -> pa.Table:
+    """Rows in ascending order of the ids that they are about."""
+    return rows.take(np.argsort(rows.column(key).to_numpy(), kind="stable"))

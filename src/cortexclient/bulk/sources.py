@@ -20,6 +20,8 @@ IdSource: TypeAlias = Ids | str | Path | Iterator[int]
 """Anything id-like, an iterator of ids, or a file: ``.parquet``, ``.csv`` with a header, else one id per line."""
 
 BLOCK = 65_536
+PILE = 4_000_000
+"""Ids that pile up before they are sorted."""
 
 
 def blocks(source: IdSource, column: str | None, usual: str) -> Iterator[IdArray]:
@@ -97,44 +99,29 @@ def _chosen(names: list[str], wanted: str | None, usual: str, path: Path) -> str
     return wanted
 
 
-def first_times(parts: Iterable[IdArray]) -> Iterator[IdArray]:
-    """Leave out ids that came before: what costs a request or a file for each id is asked once."""
-    seen = np.empty(0, np.int64)
-    for part in parts:
-        _, first = np.unique(part, return_index=True)
-        fresh = part[np.sort(first)]
-        fresh = fresh[~np.isin(fresh, seen)]
-        seen = np.concatenate([seen, fresh])
-        yield fresh
+def distinct(parts: Iterable[IdArray]) -> IdArray:
+    """Every id once, in ascending order.
 
-
-def regroup(parts: Iterable[IdArray], size: int) -> Iterator[IdArray]:
-    """Cut blocks anew: all but the last have ``size`` ids."""
-    waiting: list[IdArray] = []
-    count = 0
+    An id that comes often is asked once. Ascending roots of one part are of like age, which saves look-ups between
+    versions, and ascending supervoxels are neighbours. Memory: eight bytes for each distinct id, four times while
+    sorting.
+    """
+    found, waiting, count = np.empty(0, np.int64), [], 0
     for part in parts:
         waiting.append(part)
         count += len(part)
-        if count >= size:
-            joined = np.concatenate(waiting)
-            whole = count - count % size
-            yield from np.split(joined[:whole], whole // size)
-            waiting, count = [joined[whole:]], count - whole
-    if count:
-        yield np.concatenate(waiting)
+        if count >= max(len(found), PILE):
+            found, waiting, count = _merged([found, *waiting]), [], 0
+    return _merged([found, *waiting])
 
 
-class Digest:
-    """Tells two lists of ids apart, however they were cut into blocks."""
+def _merged(parts: list[IdArray]) -> IdArray:
+    ids: IdArray = np.sort(np.concatenate(parts))  # np.unique hashes: 20 times as long on mostly distinct ids
+    is_first = np.ones(len(ids), np.bool_)
+    np.not_equal(ids[1:], ids[:-1], out=is_first[1:])
+    return ids[is_first]
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self.count = 0
 
-    def add(self, ids: IdArray) -> None:
-        """Take more ids."""
-        self._hash.update(ids.astype("<i8").tobytes())
-        self.count += len(ids)
-
-    def __str__(self) -> str:
-        return self._hash.hexdigest()
+def digest_of(ids: IdArray) -> str:
+    """SHA-256 of ids."""
+    return hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()

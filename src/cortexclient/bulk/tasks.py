@@ -50,7 +50,7 @@ class Task:
     found_in: tuple[str, ...] = ()
     """Columns of which one holds the id that a row is about."""
     one_row_each: bool = False
-    """Every id has one row, and rows stand in the order of the ids; else each distinct id is asked once."""
+    """Every id has one row, and rows stand in the order of the ids."""
     at: Literal["version", "instant"] | None = None
     """What the answers depend on; None: they cannot change."""
     part_size: int = LOOK_UPS
