@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bulk, graph, imports, limits, mapping, meshes, report, sandbox_server, skeletons, tables, transport
+from benchmarks import (
+    bulk,
+    graph,
+    imports,
+    limits,
+    mapping,
+    meshes,
+    report,
+    sandbox_server,
+    skeletons,
+    tables,
+    transport,
+)
 
 
 @pytest.fixture(autouse=True)
