@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,8 +13,8 @@ from ._client_outlook import OutlookCalls
 from ._client_roots import RootCalls
 from ._client_tables import TableCalls, complete_at_once
 from ._transport import TokenSource, Transport, TransportStats
-from ._transport.cache import Cache
 from ._types import BoolArray, IdArray, Ids, When
+from .caches import AsyncCaches, cache_of
 from .config import Limits, RetryPolicy, Timeouts
 from .datasets.spec import DatasetSpec, get_spec
 from .errors import CortexUsageError
@@ -49,6 +50,9 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         Default: the environment's ``CORTEXCLIENT_TOKEN``, else CAVE's secret files.
     limits, retry, timeouts
         How many requests at once and in a minute (default: as the dataset has it), how stubborn, how patient.
+    cache_dir
+        Folder for what cannot change any more (rows of versions, skeletons, mesh fragments), for several processes.
+        Default: the environment's ``CORTEXCLIENT_CACHE``, else such things are kept in memory only.
     http_client
         An ``httpx.AsyncClient`` of your own (a proxy, a test double), for this client alone and on its loop. It is not
         closed here, and cannot follow into another process.
@@ -77,6 +81,7 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         limits: Limits | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
         timeouts: Timeouts = Timeouts(),  # noqa: B008
+        cache_dir: str | Path | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         spec = get_spec(dataset)
@@ -84,7 +89,8 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         transport = Transport(
             limits=limits, retry=retry, timeouts=timeouts, token=TokenSource(token), http_client=http_client
         )
-        session = Session(transport=transport, spec=spec, limits=limits, cache=Cache(), override=server)
+        cache = cache_of(cache_dir, limits)
+        session = Session(transport=transport, spec=spec, limits=limits, cache=cache, override=server)
         self._wire(_pinned(session, version, timestamp))
 
     def _wire(self, session: Session) -> None:
@@ -210,6 +216,11 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         from .interop.cave import cave_client
 
         return cave_client(self._session)
+
+    @property
+    def cache(self) -> AsyncCaches:
+        """What is remembered; all views of :meth:`at` share it."""
+        return AsyncCaches(self._session)
 
     @property
     def stats(self) -> TransportStats:

@@ -39,6 +39,10 @@ class Limits:
     not named is limited by the service's own refusals alone; ``{}`` names nothing."""
     batch: Mapping[str, int] = field(default_factory=dict)
     """Ids per request by endpoint name, for example ``{"roots_binary": 1000}``; never above the endpoint's own cap."""
+    memory_bytes: int = 256 << 20
+    """What is remembered in memory."""
+    disk_bytes: int = 10 << 30
+    """What is remembered on disk, if there is a folder for it: by all processes that use it together."""
 
     def __post_init__(self) -> None:
         _check_positive(self)

@@ -41,6 +41,7 @@ WITHOUT_REFEREE: dict[str, str] = {
     "cave": "it is the peer",
     "space": "it is standard_transform's own object, which cortical-tools holds too",
     "spec": "what this package knows before it asks; the peers have no such record",
+    "cache": "no peer has one like it; tests/services/test_disk_cache.py",
     "stats": "counts this client's requests; the peers do not count",
     "closed": "tells whether aclose was called; the peers are never closed",
     "now": "the clock of this machine",

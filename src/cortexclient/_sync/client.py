@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cortexclient import _portal
 from cortexclient._client import AsyncCortexClient
 from cortexclient._costs import CostEstimate
+from cortexclient._sync.caches import Caches
 from cortexclient._sync.chunkedgraph import ChunkedGraph
 from cortexclient._sync.exports import Exports
 from cortexclient._sync.info import Info
@@ -53,6 +55,9 @@ class CortexClient(ClientTwin):
         Default: the environment's ``CORTEXCLIENT_TOKEN``, else CAVE's secret files.
     limits, retry, timeouts
         How many requests at once and in a minute (default: as the dataset has it), how stubborn, how patient.
+    cache_dir
+        Folder for what cannot change any more (rows of versions, skeletons, mesh fragments), for several processes.
+        Default: the environment's ``CORTEXCLIENT_CACHE``, else such things are kept in memory only.
     http_client
         An ``httpx.AsyncClient`` of your own (a proxy, a test double), for this client alone and on its loop. It is not
         closed here, and cannot follow into another process.
@@ -81,6 +86,7 @@ class CortexClient(ClientTwin):
         limits: Limits | None = None,
         retry: RetryPolicy = RetryPolicy(),
         timeouts: Timeouts = Timeouts(),
+        cache_dir: str | Path | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         self._own(
@@ -93,6 +99,7 @@ class CortexClient(ClientTwin):
                 limits=limits,
                 retry=retry,
                 timeouts=timeouts,
+                cache_dir=cache_dir,
                 http_client=http_client,
             )
         )
@@ -188,6 +195,11 @@ class CortexClient(ClientTwin):
         Made at first use, which sends its two or more requests.
         """
         return self._inner.cave
+
+    @property
+    def cache(self) -> Caches:
+        """What is remembered; all views of :meth:`at` share it."""
+        return Caches._of(lambda: self._inner.cache)
 
     @property
     def stats(self) -> TransportStats:

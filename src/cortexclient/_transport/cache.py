@@ -1,16 +1,20 @@
-"""A memory cache bounded by bytes, in which a key that is being fetched is fetched once."""
+"""A memory cache bounded by bytes, in which a key that is being fetched is fetched once, and a disk cache behind it."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from aiocache import SimpleMemoryCache
+
+    from .disk import Codec, DiskCache, DiskInfo
 
 T = TypeVar("T")
 
@@ -33,6 +37,9 @@ class CacheInfo:
     hits: int
     """Answers without a request, those that shared one under way included."""
     misses: int
+    """What was neither kept in memory nor under way."""
+    disk: DiskInfo | None = None
+    """The same of the file, where there is one."""
 
 
 @dataclass(slots=True)
@@ -50,24 +57,27 @@ class Cache:
     ----------
     max_bytes
         How much to keep. A value larger than that is passed on and not kept.
+    disk
+        Keeps what is got or kept with a codec, for other processes and times. What has no codec may change.
     """
 
-    def __init__(self, max_bytes: int = 256 << 20) -> None:
+    def __init__(self, max_bytes: int = 256 << 20, disk: DiskCache | None = None) -> None:
         self.max_bytes = max_bytes
+        self.disk = disk
         self._hits = 0
         self._misses = 0
         self._flights: dict[Hashable, _Flight] = {}
         self.clear()
 
-    def __getstate__(self) -> int:
-        """The size: a copy or a pickle starts empty."""
-        return self.max_bytes
+    def __getstate__(self) -> tuple[int, DiskCache | None]:
+        """The size and the disk: a copy or a pickle has nothing in memory."""
+        return self.max_bytes, copy.copy(self.disk)
 
-    def __setstate__(self, max_bytes: int) -> None:
-        Cache.__init__(self, max_bytes)
+    def __setstate__(self, state: tuple[int, DiskCache | None]) -> None:
+        Cache.__init__(self, *state)
 
     def clear(self) -> None:
-        """Forget everything; what is under way arrives, but is not kept."""
+        """Forget all that is in memory; what is under way arrives, but is not kept there."""
         self._memory: SimpleMemoryCache | None = None
         self._sizes: OrderedDict[Hashable, int] = OrderedDict()
         self._bytes = 0
@@ -91,6 +101,7 @@ class Cache:
         load: Callable[[], Awaitable[T]],
         ttl: float | None = None,
         size: Callable[[T], int] = size_of,
+        codec: Codec[T] | None = None,
     ) -> T:
         """The value of ``key``: kept, on its way, or loaded now.
 
@@ -104,6 +115,8 @@ class Cache:
             Seconds to keep it, above zero; None: for good.
         size
             The bytes of a value, if `size_of` does not know them.
+        codec
+            Given, the value can never change, and is looked for and kept on disk too.
         """
         memory = self._store()
         entry: tuple[T] | None = await self._kept(key)
@@ -112,29 +125,40 @@ class Cache:
         flight = self._flights.get(key)
         if flight is None:
             self._misses += 1
-            task = asyncio.ensure_future(self._load(memory, key, load, ttl, size))
+            found = load if codec is None or self.disk is None else partial(_through, self.disk, key, load, codec)
+            task = asyncio.ensure_future(self._load(memory, key, found, ttl, size))
             flight = self._flights[key] = _Flight(task)
         else:
             self._hits += 1
         value: T = await self._wait_for(key, flight)
         return value
 
-    async def recall(self, key: Hashable) -> Any:
+    async def recall(self, key: Hashable, codec: Codec[Any] | None = None) -> Any:
         """The value that is kept under ``key``, else None: for callers that load many keys with one request."""
-        if key not in self._sizes:
-            self._misses += 1
+        entry: tuple[Any] | None = await self._kept(key) if key in self._sizes else None
+        if entry is not None:
+            return entry[0]
+        self._misses += 1
+        if codec is None or self.disk is None:
             return None
-        entry: tuple[Any] | None = await self._kept(key)
-        return entry[0] if entry is not None else None
+        entry = await self.disk.get(key, codec)
+        if entry is None:
+            return None
+        await self._put(self._store(), key, entry[0], None, size_of(entry[0]))
+        return entry[0]
 
-    async def keep(self, key: Hashable, value: Any, ttl: float | None = None) -> None:
+    async def keep(self, key: Hashable, value: Any, ttl: float | None = None, codec: Codec[Any] | None = None) -> None:
         """Keep a value that was loaded elsewhere."""
         await self._put(self._store(), key, value, ttl, size_of(value))
+        if codec is not None and self.disk is not None:
+            await self.disk.put(key, value, codec)
 
     async def forget(self, key: Hashable) -> None:
         """Drop a value that turned out to be bad."""
         self._bytes -= self._sizes.pop(key, 0)
         await self._store().delete(key)
+        if self.disk is not None:
+            await self.disk.forget(key)
 
     async def _kept(self, key: Hashable) -> tuple[Any] | None:
         entry: tuple[Any] | None = await self._store().get(key)
@@ -192,6 +216,16 @@ class Cache:
 
             self._memory = SimpleMemoryCache(key_builder=_as_it_is, timeout=None)
         return self._memory
+
+
+async def _through(disk: DiskCache, key: Hashable, load: Callable[[], Awaitable[T]], codec: Codec[T]) -> T:
+    """The value from disk, else loaded and kept there."""
+    found = await disk.get(key, codec)
+    if found is not None:
+        return found[0]
+    value = await load()
+    await disk.put(key, value, codec)
+    return value
 
 
 def _as_it_is(key: Hashable, namespace: str | None) -> Hashable:  # noqa: ARG001 (aiocache's signature)

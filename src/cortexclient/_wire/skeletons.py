@@ -7,7 +7,9 @@ JSON object.
 from __future__ import annotations
 
 import binascii
+import io
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -213,3 +215,21 @@ def _check(skeleton: Skeleton, named: Any) -> None:
         raise DecodeError("radius or compartment do not fit the vertices")
     if len(skeleton.lvl2_ids) not in (0, len(skeleton.mesh_to_skel_map)):
         raise DecodeError("level-2 ids and their map differ in length")
+
+
+def to_archive(skeleton: Skeleton) -> bytes:
+    """Write a skeleton down: an archive of its arrays, as numpy does it, and the rest as JSON."""
+    arrays = {item.name: getattr(skeleton, item.name) for item in fields(skeleton)}
+    rest = {name: arrays.pop(name) for name in ("root_id", "root", "meta")}
+    file = io.BytesIO()
+    np.savez(file, rest=np.frombuffer(json.encode(rest), np.uint8), **arrays)
+    return file.getvalue()
+
+
+def from_archive(data: bytes) -> Skeleton:
+    """Read what `to_archive` wrote."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    rest = json.decode(arrays.pop("rest").tobytes())
+    values: dict[str, Any] = {name: _frozen(array) for name, array in arrays.items()} | rest
+    return Skeleton(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from .._fanout import fan_out
+from .._transport.disk import Codec
 from .._types import IdArray
 from ..errors import CortexUsageError, ServerError, ServerRefusedError
 from ..services._base import Session
@@ -21,6 +23,15 @@ WHOLE_FROM = 20_000
 """From this many ids on, a whole table costs less than a filtered query, and it serves all later calls."""
 LIVE_SECONDS = 60.0
 """How long live rows at one instant are kept: late entries may still be added to them."""
+
+
+def _written(frame: pl.DataFrame) -> bytes:
+    file = io.BytesIO()
+    frame.write_ipc(file, compression="zstd")
+    return file.getvalue()
+
+
+FRAMES = Codec[pl.DataFrame](_written, lambda data: pl.read_ipc(io.BytesIO(data)).select(*ROWS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +130,21 @@ class Annotations:
                 return await self._live(table, cell_column)
             return await self._frozen(table, cell_column)
 
-        return await self.kept((table,), load)
+        return await self.kept((table,), load, codec=None if self.version is None else FRAMES)
 
-    async def kept(self, key: tuple[Any, ...], load: Callable[[], Awaitable[pl.DataFrame]]) -> pl.DataFrame:
-        """Load something that follows from these annotations once: for ever if they are frozen."""
+    async def kept(
+        self,
+        key: tuple[Any, ...],
+        load: Callable[[], Awaitable[pl.DataFrame]],
+        codec: Codec[pl.DataFrame] | None = None,
+    ) -> pl.DataFrame:
+        """Load something that follows from these annotations once: for ever if they are frozen.
+
+        With a ``codec`` it follows from nothing else, and is kept on disk too.
+        """
         ttl = None if self.version is not None else LIVE_SECONDS
         frame: pl.DataFrame = await self.session.cache.get(
-            (*self.key, *key), load, ttl=ttl, size=lambda rows: int(rows.estimated_size())
+            (*self.key, *key), load, ttl=ttl, size=lambda rows: int(rows.estimated_size()), codec=codec
         )
         return frame
 

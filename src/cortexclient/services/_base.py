@@ -13,12 +13,15 @@ from urllib.parse import quote
 from .._coalesce import Coalescer
 from .._transport import Reply, Transport
 from .._transport.cache import Cache
+from .._transport.disk import Codec
 from .._types import IdArray, Snapshot, When
 from .._wire import endpoints, json
 from .._wire.endpoints import Endpoint
 from ..config import Limits
 from ..datasets.spec import DatasetSpec
 from ..errors import CortexUsageError, NotFoundError, ServerRefusedError
+
+INSTANTS = Codec[datetime](lambda when: when.isoformat().encode(), lambda text: datetime.fromisoformat(text.decode()))
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -195,7 +198,8 @@ class Session:
                 ) from error
             return server_time(json.decode(reply.body)["time_stamp"])
 
-        return Snapshot(await self.cache.get(("version", self.server, self.spec.datastack, version), load), version)
+        key = ("version", self.server, self.spec.datastack, version)
+        return Snapshot(await self.cache.get(key, load, codec=INSTANTS), version)
 
     def batch(self, endpoint: Endpoint) -> int:
         """How many ids one request to ``endpoint`` carries."""

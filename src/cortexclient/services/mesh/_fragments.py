@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..._fanout import fan_out
+from ..._transport.disk import RAW
 from ..._wire import endpoints, json
 from ..._wire.meshes import Fragment, MeshSource, Run, parse_manifest, runs
 from ...config import STORAGE
@@ -82,7 +83,7 @@ class FragmentStore:
                 key = (folder, *fragment[1:])
                 if flight := self._flights.get(key):
                     shared[fragment] = flight
-                elif (kept := await self._session.cache.recall(key)) is not None:
+                elif (kept := await self._session.cache.recall(key, RAW)) is not None:
                     fetched.data[fragment] = kept
                 else:
                     fresh.append(fragment)
@@ -100,7 +101,7 @@ class FragmentStore:
             _settle(fetched, fragment, result)
             key = (folder, *fragment[1:])
             if isinstance(result, bytes):
-                await self._session.cache.keep(key, result)
+                await self._session.cache.keep(key, result, codec=RAW)
             self._flights.pop(key).set_result(result)
 
         async def fetch(run: Run) -> None:

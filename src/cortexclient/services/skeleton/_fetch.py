@@ -9,8 +9,10 @@ import numpy as np
 
 from ..._fanout import fan_out
 from ..._outbox import Outbox
+from ..._transport.disk import Codec
 from ..._types import IdArray
 from ..._wire import endpoints
+from ..._wire.skeletons import from_archive, to_archive
 from ...errors import CortexError, CortexUsageError, MissingDependency, NotFoundError
 from ...ids import batches
 from ...skeletons import Skeleton
@@ -18,6 +20,8 @@ from .._base import Session
 from ._bucket import Bucket
 from ._bulk import BulkReplies, Hand, exist
 from ._queue import Queue, Refusals
+
+SKELETONS: Final = Codec(to_archive, from_archive)
 
 Method = Literal["auto", "service", "bucket"]
 BUCKET_SECONDS: Final = 0.003
@@ -95,7 +99,7 @@ class Fetch:
         """Hand out what is kept here, and what is there."""
         cache, asked = self._session.cache, []
         for i in ids.tolist():
-            kept: Skeleton | None = await cache.recall(self._key(i))
+            kept: Skeleton | None = await cache.recall(self._key(i), SKELETONS)
             if kept is None:
                 asked.append(i)
             else:
@@ -106,7 +110,7 @@ class Fetch:
             if isinstance(found, CortexError):
                 await outbox.failed(root_id, found)
             else:
-                await cache.keep(self._key(root_id), found)
+                await cache.keep(self._key(root_id), found, codec=SKELETONS)
                 await outbox.done(root_id, found.as_version(self._version))
 
         async def fetch(chunk: IdArray) -> None:
