@@ -7,9 +7,23 @@ from __future__ import annotations
 
 import argparse
 
-from . import bulk, graph, imports, limits, mapping, meshes, report, sandbox_server, skeletons, tables, transport
+from . import (
+    bulk,
+    exports,
+    graph,
+    imports,
+    limits,
+    mapping,
+    meshes,
+    report,
+    sandbox_server,
+    skeletons,
+    tables,
+    transport,
+)
 
 PARTS = {
+    "exports": (exports.run,),
     "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
     "bulk": (bulk.run,),
     "graph": (graph.run,),

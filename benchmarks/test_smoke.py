@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import (
     bulk,
+    exports,
     graph,
     imports,
     limits,
@@ -61,6 +62,13 @@ def test_mapping(results: Path) -> None:
     world = {"seed": 1, "nuclei": 400, "edits": 400, "backups": 40, "versions": 3, "expired": 2}
     mapping.run(rounds=1, world_options=world, size=40)
     assert {"newest", "mixed"} <= {row["part"] for row in kept(results, "root_id_to_cell_id")}
+
+
+def test_exports(results: Path) -> None:
+    pytest.importorskip("cortical_tools")
+    exports.run(rounds=1, rows=5_000)
+    assert [row["rows"] for row in kept(results, "a dump", "exports")] == [4_999, 5_000, 5_000, 5_000]
+    assert [row["rows"] for row in kept(results, "memory of a conversion", "exports")] == [5_000, 15_000]
 
 
 def test_graph(results: Path) -> None:

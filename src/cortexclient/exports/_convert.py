@@ -215,10 +215,10 @@ def _grouped(first: pa.Table, batches: Iterator[pa.Table]) -> Iterator[pa.Table]
         waiting.append(batch)
         rows += len(batch)
         if rows >= ROWS:
-            yield pa.concat_tables(waiting).combine_chunks()
+            yield pa.concat_tables(waiting)
             waiting, rows = [], 0
     if waiting:
-        yield pa.concat_tables(waiting).combine_chunks()
+        yield pa.concat_tables(waiting)
 
 
 def _layout(schema: pa.Schema) -> dict[str, Any]:
