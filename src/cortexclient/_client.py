@@ -111,6 +111,14 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
             A materialization version: tables are its own, and its instant is everybody's default timestamp.
         timestamp
             Any instant (aware).
+
+        Examples
+        --------
+        >>> old = client.at(version=117)
+        >>> await old.cell_id_to_root_id([264898])
+                           root_id
+        cell_id
+        264898  864691135265981601
         """
         view = object.__new__(type(self))
         view._wire(_pinned(self._session, version, timestamp))
@@ -132,27 +140,58 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
 
     @property
     def info(self) -> AsyncInfo:
-        """What the datastack is made of."""
+        """What the datastack is made of.
+
+        Examples
+        --------
+        >>> await client.info.get_datastacks()
+        ['minnie65_phase3_v1', 'minnie65_public']
+        """
         return self._info
 
     @property
     def chunkedgraph(self) -> AsyncChunkedGraph:
-        """Supervoxels, roots and their history."""
+        """Supervoxels, roots and their history.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.is_valid_nodes([864691134885645050, 7])
+        array([ True, False])
+        """
         return self._chunkedgraph
 
     @property
     def materialize(self) -> AsyncMaterialize:
-        """Versions, tables and views."""
+        """Versions, tables and views.
+
+        Examples
+        --------
+        >>> await client.materialize.get_versions()
+        [117, 661, 1412, 1484]
+        """
         return self._materialize
 
     @property
     def mesh(self) -> AsyncMesh:
-        """Meshes, and which level-2 node each vertex belongs to."""
+        """Meshes, and which level-2 node each vertex belongs to.
+
+        Examples
+        --------
+        >>> mesh = await client.mesh.get_mesh(864691134885645050)
+        >>> mesh.vertices.shape[1], mesh.faces.shape[1]
+        (3, 3)
+        """
         return self._mesh
 
     @property
     def exports(self) -> AsyncExports:
-        """Whole tables as files in a bucket."""
+        """Whole tables as files in a bucket.
+
+        Examples
+        --------
+        >>> await client.exports.available_versions("connections_with_nuclei")
+        [117, 661, 1412, 1484]
+        """
         return self._exports
 
     def set_export_cloudpath(
@@ -174,6 +213,10 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         ------
         CortexUsageError
             The path is no such thing.
+
+        Examples
+        --------
+        >>> client.set_export_cloudpath("gs://my-bucket/exports/")
         """
         paths = (cloudpath,) if isinstance(cloudpath, str) else tuple(cloudpath)
         self._exports.look_at(paths, credentials)
@@ -182,27 +225,57 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
 
     @property
     def spec(self) -> DatasetSpec:
-        """Where the dataset lives and what its tables are called."""
+        """Where the dataset lives and what its tables are called.
+
+        Examples
+        --------
+        >>> client.spec.nucleus_table
+        'nucleus_detection_v0'
+        """
         return self._session.spec
 
     @property
     def datastack_name(self) -> str:
-        """Name of the datastack."""
+        """Name of the datastack.
+
+        Examples
+        --------
+        >>> client.datastack_name
+        'minnie65_public'
+        """
         return self._session.spec.datastack
 
     @property
     def server_address(self) -> str:
-        """Address of the global server."""
+        """Address of the global server.
+
+        Examples
+        --------
+        >>> client.server_address
+        'http...'
+        """
         return self._session.server
 
     @property
     def version(self) -> int | None:
-        """The version that this client is pinned to, if it is."""
+        """The version that this client is pinned to, if it is.
+
+        Examples
+        --------
+        >>> client.at(version=1412).version
+        1412
+        """
         return self._session.version
 
     @property
     def space(self) -> Any:
-        """The dataset's spatial transforms: its object in ``standard_transform`` (``transform_nm``, ...)."""
+        """The dataset's spatial transforms: its object in ``standard_transform`` (``transform_nm``, ...).
+
+        Examples
+        --------
+        >>> client.space.transform("nm").apply([[1_000_000, 500_000, 800_000]]).round()
+        array([[953., 189., 800.]])
+        """
         from .interop.space import dataset_space
 
         return dataset_space(self._session.spec)
@@ -212,6 +285,11 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         """The ordinary ``CAVEclient`` for this dataset, with the same token and version; it blocks.
 
         Made at first use, which sends its two or more requests.
+
+        Examples
+        --------
+        >>> client.cave.datastack_name
+        'minnie65_public'
         """
         from .interop.cave import cave_client
 
@@ -224,7 +302,13 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
 
     @property
     def stats(self) -> TransportStats:
-        """Requests, retries and bytes so far, and what limits them now; all views of :meth:`at` count together."""
+        """Requests, retries and bytes so far, and what limits them now; all views of :meth:`at` count together.
+
+        Examples
+        --------
+        >>> client.stats.retries
+        0
+        """
         return self._session.transport.stats.snapshot()
 
     # -- translation -------------------------------------------------------------------------------------------------
@@ -275,6 +359,15 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         The supervoxels of a root never change; the tables do. So the answer is given by one state of the tables, and a
         cell whose point lies on the root's supervoxels is on the root. A cell's point is its backup point where it has
         one, else its main point.
+
+        Examples
+        --------
+        >>> found = await client.root_id_to_cell_id([864691134885645050, 7], detail=True)
+        >>> found[["cell_id", "status"]]
+                            cell_id   status
+        root_id
+        864691134885645050   264898       ok
+        7                        -1  invalid
         """
         return await self._mapper.root_id_to_cell_id(
             root_ids,
@@ -317,6 +410,14 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         DataFrame
             Index ``cell_id`` in input order, column ``root_id`` (int64; -1: no such cell, its point is on no segment,
             or its backup points are on different roots). With ``detail`` the same columns as the other way round.
+
+        Examples
+        --------
+        >>> await client.cell_id_to_root_id([264898, 1])
+                            root_id
+        cell_id
+        264898   864691134885645050
+        1                        -1
         """
         return await self._mapper.cell_id_to_root_id(
             cell_ids,
@@ -339,7 +440,14 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> IdArray:
-        """Find the root of each supervoxel at an instant; see ``chunkedgraph.get_roots``."""
+        """Find the root of each supervoxel at an instant; see ``chunkedgraph.get_roots``.
+
+        Examples
+        --------
+        >>> nuclei = await client.tables.nucleus_detection_v0(id=[264898]).query()
+        >>> await client.get_roots(nuclei["pt_supervoxel_id"])
+        array([864691134885645050])
+        """
         return await self._chunkedgraph.get_roots(
             supervoxel_ids, timestamp, stop_layer, progress=progress, timeout=timeout
         )
@@ -347,67 +455,153 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
     async def is_latest_roots(
         self, root_ids: Ids, timestamp: When | None = None, *, timeout: float | None = None
     ) -> BoolArray:
-        """Tell which roots are current; see ``chunkedgraph.is_latest_roots``."""
+        """Tell which roots are current; see ``chunkedgraph.is_latest_roots``.
+
+        Examples
+        --------
+        >>> await client.is_latest_roots([864691134885645050, 864691135265981601])
+        array([ True, False])
+        """
         return await self._chunkedgraph.is_latest_roots(root_ids, timestamp, timeout=timeout)
 
     async def get_latest_roots(
         self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None
     ) -> IdArray:
-        """List the roots that a root turned into; see ``chunkedgraph.get_latest_roots``."""
+        """List the roots that a root turned into; see ``chunkedgraph.get_latest_roots``.
+
+        Examples
+        --------
+        >>> await client.get_latest_roots(864691135265981601)
+        array([864691132428634148, 864691134885645050])
+        """
         return await self._chunkedgraph.get_latest_roots(root_id, timestamp, timeout=timeout)
 
     async def suggest_latest_roots(
         self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None
     ) -> int:
-        """Name the current root that holds most of an old one; see ``chunkedgraph.suggest_latest_roots``."""
+        """Name the current root that holds most of an old one; see ``chunkedgraph.suggest_latest_roots``.
+
+        Examples
+        --------
+        >>> await client.suggest_latest_roots(864691135265981601)
+        864691134885645050
+        """
         return await self._chunkedgraph.suggest_latest_roots(root_id, timestamp, timeout=timeout)
 
     async def latest_valid_timestamp(self, root_ids: Ids, *, timeout: float | None = None) -> pd.DatetimeIndex:
-        """Tell the last millisecond at which each root was current (for a current one: just now)."""
+        """Tell the last millisecond at which each root was current (for a current one: just now).
+
+        Examples
+        --------
+        >>> (await client.latest_valid_timestamp([864691135265981601]))[0].year
+        2021
+        """
         return await self._chunkedgraph.get_root_timestamps(root_ids, latest=True, timeout=timeout)
 
     async def root_lifetimes(self, root_ids: Ids, *, timeout: float | None = None) -> pd.DataFrame:
-        """Tell from when to when each root was current; see ``chunkedgraph.get_root_lifetimes``."""
+        """Tell from when to when each root was current; see ``chunkedgraph.get_root_lifetimes``.
+
+        Examples
+        --------
+        >>> lives = await client.root_lifetimes([864691134885645050, 864691135265981601])
+        >>> lives["is_latest"].tolist()
+        [True, False]
+        """
         return await self._chunkedgraph.get_root_lifetimes(root_ids, timeout=timeout)
 
     async def version_timestamp(self, version: int | None = None, *, timeout: float | None = None) -> datetime:
-        """Tell the instant (aware UTC) of a version; default: the pinned or newest one."""
+        """Tell the instant (aware UTC) of a version; default: the pinned or newest one.
+
+        Examples
+        --------
+        >>> str(await client.version_timestamp(1412))
+        '2025-02-28 08:10:00.375000+00:00'
+        """
         return await self._materialize.get_timestamp(version, timeout=timeout)
 
     async def most_recent_materialization_version(self, *, timeout: float | None = None) -> int:
-        """Give the newest version that can be queried."""
+        """Give the newest version that can be queried.
+
+        Examples
+        --------
+        >>> await client.most_recent_materialization_version()
+        1484
+        """
         return await self._materialize.most_recent_version(timeout=timeout)
 
     async def get_datastack_info(self) -> dict[str, Any]:
-        """Fetch the record of the datastack; see ``info.get_datastack_info``."""
+        """Fetch the record of the datastack; see ``info.get_datastack_info``.
+
+        Examples
+        --------
+        >>> (await client.get_datastack_info())["synapse_table"]
+        'synapses_pni_2'
+        """
         return await self._info.get_datastack_info()
 
     async def image_source(self) -> str:
-        """Cloudpath of the EM images."""
+        """Cloudpath of the EM images.
+
+        Examples
+        --------
+        >>> await client.image_source()
+        'precomputed://gs://minnie65_phase3/em'
+        """
         return await self._info.image_source()
 
     async def segmentation_source(self) -> str:
-        """Cloudpath of the segmentation."""
+        """Cloudpath of the segmentation.
+
+        Examples
+        --------
+        >>> await client.segmentation_source()
+        'graphene://...'
+        """
         return await self._info.segmentation_source()
 
     async def viewer_resolution(self) -> tuple[float, float, float]:
-        """Voxel size of the viewer: x, y, z in nm."""
+        """Voxel size of the viewer: x, y, z in nm.
+
+        Examples
+        --------
+        >>> await client.viewer_resolution()
+        (4.0, 4.0, 40.0)
+        """
         return await self._info.viewer_resolution()
 
     @staticmethod
     def now() -> datetime:
-        """The current time, aware UTC."""
+        """The current time, aware UTC.
+
+        Examples
+        --------
+        >>> client.now().tzinfo
+        datetime.timezone.utc
+        """
         return datetime.now(UTC)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
-        """Whether the client was closed. It cannot be opened again."""
+        """Whether the client was closed. It cannot be opened again.
+
+        Examples
+        --------
+        >>> client.closed
+        False
+        """
         return self._session.transport.closed
 
     async def aclose(self) -> None:
-        """Close the connections, of all views of :meth:`at` too."""
+        """Close the connections, of all views of :meth:`at` too.
+
+        Examples
+        --------
+        >>> await client.aclose()
+        >>> client.closed
+        True
+        """
         await self._session.transport.aclose()
 
     async def __aenter__(self) -> Self:

@@ -33,17 +33,36 @@ class MorphologyCalls:
 
     @property
     def l2cache(self) -> AsyncL2Cache:
-        """Measures of level-2 chunks."""
+        """Measures of level-2 chunks.
+
+        Examples
+        --------
+        >>> (await client.l2cache.attributes())[:2]
+        ('area_nm2', 'chunk_intersect_count')
+        """
         return AsyncL2Cache(self._session)
 
     @property
     def skeleton(self) -> AsyncSkeletons:
-        """Skeletons as plain arrays, and the service that makes them."""
+        """Skeletons as plain arrays, and the service that makes them.
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> skeleton.vertices.shape, skeleton.edges.shape
+        ((6, 3), (5, 2))
+        """
         return AsyncSkeletons(self._session)
 
     @property
     def state(self) -> AsyncStates:
-        """Neuroglancer states on the server."""
+        """Neuroglancer states on the server.
+
+        Examples
+        --------
+        >>> await client.state.upload_state_json({"layers": []}) > 0
+        True
+        """
         return AsyncStates(self._session)
 
     # -- skeletons ---------------------------------------------------------------------------------------------------
@@ -105,6 +124,12 @@ class MorphologyCalls:
             The service could not make one before, and does not try again.
         MissingDependency
             meshparty (or, for a transform, standard_transform) is not installed.
+
+        Examples
+        --------
+        >>> neuron = await client.get_skeleton(864691134885645050, synapses=True, transform="rigid")
+        >>> neuron.skeleton.vertices.shape, len(neuron.anno.post_syn)
+        ((6, 3), 51)
         """
         one = int(as_ids(root_id, "root_id")[0])
         found = await self.get_skeletons(
@@ -146,6 +171,12 @@ class MorphologyCalls:
         -------
         Results of meshparty.meshwork.Meshwork
             In input order.
+
+        Examples
+        --------
+        >>> found = await client.get_skeletons([864691134885645050, 5])
+        >>> found.status()
+        {'ok': 1, 'NotFoundError': 1}
         """
         ids = as_ids(root_ids, "root_ids")
         stream = self.stream_skeletons(
@@ -189,6 +220,12 @@ class MorphologyCalls:
         -------
         Stream of meshparty.meshwork.Meshwork
             One outcome for each distinct id, in no particular order.
+
+        Examples
+        --------
+        >>> async with client.stream_skeletons([864691134885645050, 5]) as outcomes:
+        ...     sorted([outcome.ok async for outcome in outcomes])
+        [False, True]
         """
         from .morphology import Parts
 
@@ -205,19 +242,38 @@ class MorphologyCalls:
         )
 
     async def skeletons_exist(self, root_ids: Ids, *, timeout: float | None = None) -> dict[int, bool]:
-        """Tell which roots have a skeleton that is there at once; see ``skeleton.skeletons_exist``."""
+        """Tell which roots have a skeleton that is there at once; see ``skeleton.skeletons_exist``.
+
+        Examples
+        --------
+        >>> await client.skeletons_exist([864691134885645050])
+        {864691134885645050: True}
+        """
         return await self.skeleton.skeletons_exist(root_ids, timeout=timeout)
 
     async def ensure_skeletons(
         self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
     ) -> Results[Presence]:
-        """Have those skeletons made that are not there yet, and wait for them; see ``skeleton.ensure_skeletons``."""
+        """Have those skeletons made that are not there yet, and wait for them; see ``skeleton.ensure_skeletons``.
+
+        Examples
+        --------
+        >>> await client.ensure_skeletons([864691134885645050], timeout=300)
+        Results: 1 ok
+        """
         return await self.skeleton.ensure_skeletons(root_ids, progress=progress, timeout=timeout)
 
     # -- level 2 -----------------------------------------------------------------------------------------------------
 
     async def get_l2_ids(self, root_id: int, *, timeout: float | None = None) -> IdArray:
-        """List the level-2 chunks of a root: (n,) int64, in no particular order; empty for an unknown id."""
+        """List the level-2 chunks of a root: (n,) int64, in no particular order; empty for an unknown id.
+
+        Examples
+        --------
+        >>> l2_ids = await client.get_l2_ids(864691134885645050)
+        >>> l2_ids.dtype, l2_ids.shape
+        (dtype('int64'), (6,))
+        """
         return await self._chunkedgraph.get_leaves(root_id, stop_layer=2, timeout=timeout)
 
     async def get_l2data(
@@ -228,7 +284,14 @@ class MorphologyCalls:
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pd.DataFrame:
-        """Fetch measures of level-2 chunks as a frame; see ``l2cache.get_l2data_table``."""
+        """Fetch measures of level-2 chunks as a frame; see ``l2cache.get_l2data_table``.
+
+        Examples
+        --------
+        >>> l2_ids = await client.get_l2_ids(864691134885645050)
+        >>> (await client.get_l2data(l2_ids, ["size_nm3"])).shape
+        (6, 1)
+        """
         return await self.l2cache.get_l2data_table(l2_ids, attributes, progress=progress, timeout=timeout)
 
     # -- links -------------------------------------------------------------------------------------------------------
@@ -264,6 +327,11 @@ class MorphologyCalls:
             The annotations have no point, or do not tell its unit.
         MissingDependency
             nglui (or, for the clipboard, pyperclip) is not installed.
+
+        Examples
+        --------
+        >>> await client.neuroglancer_url(root_ids=[864691134885645050])
+        'https://...'
         """
         return await neuroglancer_url(
             self._session,
@@ -276,11 +344,25 @@ class MorphologyCalls:
         )
 
     async def get_state_json(self, state_id: int, *, timeout: float | None = None) -> dict[str, Any]:
-        """Fetch a Neuroglancer state by its number."""
+        """Fetch a Neuroglancer state by its number.
+
+        Examples
+        --------
+        >>> number = await client.upload_state_json({"layers": []})
+        >>> await client.get_state_json(number)
+        {'layers': []}
+        """
         return await self.state.get_state_json(state_id, timeout=timeout)
 
     async def upload_state_json(self, state: dict[str, Any], *, timeout: float | None = None) -> int:
-        """Store a Neuroglancer state; its number."""
+        """Store a Neuroglancer state; its number.
+
+        Examples
+        --------
+        >>> number = await client.upload_state_json({"layers": []})
+        >>> await client.get_state_json(number)
+        {'layers': []}
+        """
         return await self.state.upload_state_json(state, timeout=timeout)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:  # noqa: ARG002

@@ -36,8 +36,8 @@ class OutlookCalls:
 
         Examples
         --------
-        >>> client.plan("root_id_to_cell_id", root_ids).most.requests       # doctest: +SKIP
-        57
+        >>> client.plan("get_roots", [89529934389098311, 89529934389098312]).bound_by
+        'the latency of one request'
         """
         when = None if timestamp is None else check_aware(timestamp)
         return Planner(self._session).estimate(call, as_ids(ids), timestamp=when, live=live)
@@ -55,5 +55,11 @@ class OutlookCalls:
         Diagnosis
             Shows itself as a table: for each service whether it is reachable, its version and latency, whether it
             takes the token, and what the problem is. ``ok`` sums it up, ``to_frame()`` makes a DataFrame.
+
+        Examples
+        --------
+        >>> found = await client.diagnose()
+        >>> found.ok, found["chunkedgraph"].token
+        (True, 'accepted')
         """
         return await diagnose(self._session, timeout)

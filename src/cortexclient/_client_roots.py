@@ -54,6 +54,14 @@ class RootCalls:
         The edits are followed first, which costs little; the chunks are only looked up where a root's material may lie
         in several roots. That takes one request for each such root and 0.35 ms of the server's time for each chunk, so
         that a root which was once merged with half the dataset (millions of chunks) takes minutes.
+
+        Examples
+        --------
+        >>> found = await client.update_roots([864691135265981601])
+        >>> found[["current_id", "status"]]
+                                    current_id status
+        root_id
+        864691135265981601  864691134885645050  split
         """
         from .successors import update_roots  # here, since it loads polars
 
@@ -72,6 +80,12 @@ class RootCalls:
         ------
         NotFoundError
             Naming the ids that do not exist.
+
+        Examples
+        --------
+        >>> found = await client.best_version([864691134885645050, 864691135265981601])
+        >>> found["n_current"].to_dict()
+        {1484: 1, 1412: 1, 117: 1, 661: 0}
         """
         from .successors import best_version
 

@@ -33,12 +33,25 @@ class TableCalls:
 
     @cached_property
     def tables(self) -> AsyncTables:
-        """The tables of the client's version, by name: ``client.tables.nucleus_detection_v0(id=[1, 2])``."""
+        """The tables of the client's version, by name: ``client.tables.nucleus_detection_v0(id=[1, 2])``.
+
+        Examples
+        --------
+        >>> (await client.tables.load())[:2]
+        ['aibs_metamodel_celltypes_v661', 'nucleus_alternative_points']
+        """
         return AsyncTables(Register(self._session, self._materialize, views=False))
 
     @cached_property
     def views(self) -> AsyncViews:
-        """The views of the client's version, by name."""
+        """The views of the client's version, by name.
+
+        Examples
+        --------
+        >>> rows = await client.views.nucleus_detection_lookup_v1(id=[264898]).query()
+        >>> rows["pt_root_id"].tolist()
+        [864691134885645050]
+        """
         return AsyncViews(Register(self._session, self._materialize, views=True))
 
     @property
@@ -99,6 +112,12 @@ class TableCalls:
         ------
         TruncatedResult
             If rows are missing; ``.partial`` holds what came, as it does of every other error.
+
+        Examples
+        --------
+        >>> inputs = await client.query_synapses([864691134885645050], pre=False)
+        >>> inputs["post_pt_root_id"].unique()
+        array([864691134885645050])
         """
         return await self._synapses.query(
             root_ids,
@@ -141,6 +160,12 @@ class TableCalls:
         DataFrame
             ``pre_pt_root_id, post_pt_root_id`` (int64, sorted), ``n_synapses`` (int64), ``sum_size`` (float64; NaN
             where no size is known).
+
+        Examples
+        --------
+        >>> edges = await client.synapse_edges([864691134885645050], pre=False)
+        >>> edges.columns.tolist()
+        ['pre_pt_root_id', 'post_pt_root_id', 'n_synapses', 'sum_size']
         """
         return await self._synapses.edges(
             root_ids,

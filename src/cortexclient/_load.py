@@ -18,6 +18,11 @@ def load_client(dataset: str | DatasetSpec) -> CortexClient:
     -----
     It has the default settings, and everybody in this process shares it; after it was closed, the next call makes
     another one. For settings of your own build a :class:`CortexClient`.
+
+    Examples
+    --------
+    >>> load_client("minnie_public")
+    CortexClient('minnie_public', datastack='minnie65_public')
     """
     spec = get_spec(dataset)
     client = _clients.get(spec)

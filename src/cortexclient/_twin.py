@@ -78,7 +78,14 @@ class ClientTwin(Twin[AsyncCortexClient]):
         return view
 
     def close(self) -> None:
-        """Close the connections, of all views of :meth:`at` too. A client that is left open closes by itself."""
+        """Close the connections, of all views of :meth:`at` too. A client that is left open closes by itself.
+
+        Examples
+        --------
+        >>> client.close()
+        >>> client.closed
+        True
+        """
         _portal.run(self._inner.aclose)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:  # noqa: ARG002
@@ -194,7 +201,15 @@ class SyncFlow(Generic[T]):
 
 
 class SyncStream(SyncFlow[Outcome[T]]):
-    """Outcomes as they arrive; see :class:`SyncFlow`."""
+    """Outcomes as they arrive; see :class:`SyncFlow`.
+
+    Examples
+    --------
+    >>> with CortexClient("minnie_public") as client:
+    ...     for outcome in client.stream_skeletons([864691134885645050]):
+    ...         print(outcome.id, outcome.ok)
+    864691134885645050 True
+    """
 
 
 class SyncBatchStream(SyncFlow[Any]):

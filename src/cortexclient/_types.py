@@ -33,7 +33,14 @@ When: TypeAlias = datetime
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The instant that a call is about: aware UTC, and the materialization version if it is one's instant."""
+    """The instant that a call is about: aware UTC, and the materialization version if it is one's instant.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> Snapshot(datetime(2025, 2, 28, tzinfo=UTC), version=1412).version
+    1412
+    """
 
     timestamp: datetime
     version: int | None = None

@@ -26,6 +26,10 @@ class Limits:
 
     The servers run about 16 workers a service, each of which serves one request at a time: more than 16 in flight only
     queue there, in front of everybody else. Some services count each user's requests a minute besides.
+
+    Examples
+    --------
+    >>> gentle = AsyncCortexClient("minnie_public", limits=Limits(in_flight=4, batch={"roots_binary": 500}))
     """
 
     in_flight: int = 16
@@ -101,6 +105,10 @@ class RetryPolicy:
     Refused connections, 429, 502, 503 and 504 are tried again; a broken connection only where the endpoint is
     idempotent; a 500 at most ``server_error_attempts`` times, since on these servers it often means a bad id; writes
     never.
+
+    Examples
+    --------
+    >>> patient = AsyncCortexClient("minnie_public", retry=RetryPolicy(attempts=10, deadline=600))
     """
 
     attempts: int = 6
@@ -126,7 +134,12 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds of silence that end one try of one request. The deadline of a whole call is its ``timeout=`` argument."""
+    """Seconds of silence that end one try of one request. The deadline of a whole call is its ``timeout=`` argument.
+
+    Examples
+    --------
+    >>> slow_network = AsyncCortexClient("minnie_public", timeouts=Timeouts(connect=30, read=300))
+    """
 
     connect: float = 10.0
     read: float = 120.0

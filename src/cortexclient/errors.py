@@ -66,6 +66,14 @@ class CortexError(Exception):
     ----------
     partial
         What had been fetched when the call failed (a frame or an array), else None.
+
+    Examples
+    --------
+    >>> try:
+    ...     await client.materialize.query_table("nucleus_detection")
+    ... except CortexError as error:
+    ...     print(type(error).__name__, error.endpoint)
+    NotFoundError materialize/...
     """
 
     partial: Any = None

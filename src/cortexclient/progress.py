@@ -14,7 +14,15 @@ REPORTS_PER_SECOND = 10
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A moment of a running call, counted in ids, not in requests. ``total`` is None where it is not known."""
+    """A moment of a running call, counted in ids, not in requests. ``total`` is None where it is not known.
+
+    Examples
+    --------
+    >>> seen = []
+    >>> found = await client.chunkedgraph.is_latest_roots([864691134885645050], progress=seen.append)
+    >>> seen[-1].done, seen[-1].total
+    (1, 1)
+    """
 
     done: int
     failed: int

@@ -21,7 +21,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """What became of one id: a value or an error, never both."""
+    """What became of one id: a value or an error, never both.
+
+    Examples
+    --------
+    >>> Outcome(864691134885645050, value="a skeleton").unwrap()
+    'a skeleton'
+    """
 
     id: int
     value: T | None = None
@@ -48,6 +54,14 @@ class Results(Mapping[int, T]):
     ----------
     outcomes
         One for each distinct id, in the order of the input.
+
+    Examples
+    --------
+    >>> found = await client.skeleton.get_skeletons([864691134885645050, 5])
+    >>> found
+    Results: 1 ok, 1 NotFoundError
+    >>> found.failed_ids
+    array([5])
     """
 
     __slots__ = ("_errors", "_values")
@@ -136,7 +150,14 @@ class Flow(Generic[T]):
 
 
 class Stream(Flow[Outcome[T]]):
-    """Outcomes as they arrive; see :class:`Flow`."""
+    """Outcomes as they arrive; see :class:`Flow`.
+
+    Examples
+    --------
+    >>> async with client.skeleton.stream_skeletons([864691134885645050, 5]) as outcomes:
+    ...     sorted([outcome.ok async for outcome in outcomes])
+    [False, True]
+    """
 
 
 class BatchStream(Flow[Any]):

@@ -113,32 +113,71 @@ class CortexClient(ClientTwin):
             A materialization version: tables are its own, and its instant is everybody's default timestamp.
         timestamp
             Any instant (aware).
+
+        Examples
+        --------
+        >>> old = client.at(version=117)
+        >>> old.cell_id_to_root_id([264898])
+                           root_id
+        cell_id
+        264898  864691135265981601
         """
         return type(self)._of(lambda: self._inner.at(version=version, timestamp=timestamp))
 
     @property
     def info(self) -> Info:
-        """What the datastack is made of."""
+        """What the datastack is made of.
+
+        Examples
+        --------
+        >>> client.info.get_datastacks()
+        ['minnie65_phase3_v1', 'minnie65_public']
+        """
         return Info._of(lambda: self._inner.info)
 
     @property
     def chunkedgraph(self) -> ChunkedGraph:
-        """Supervoxels, roots and their history."""
+        """Supervoxels, roots and their history.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.is_valid_nodes([864691134885645050, 7])
+        array([ True, False])
+        """
         return ChunkedGraph._of(lambda: self._inner.chunkedgraph)
 
     @property
     def materialize(self) -> Materialize:
-        """Versions, tables and views."""
+        """Versions, tables and views.
+
+        Examples
+        --------
+        >>> client.materialize.get_versions()
+        [117, 661, 1412, 1484]
+        """
         return Materialize._of(lambda: self._inner.materialize)
 
     @property
     def mesh(self) -> Mesh:
-        """Meshes, and which level-2 node each vertex belongs to."""
+        """Meshes, and which level-2 node each vertex belongs to.
+
+        Examples
+        --------
+        >>> mesh = client.mesh.get_mesh(864691134885645050)
+        >>> mesh.vertices.shape[1], mesh.faces.shape[1]
+        (3, 3)
+        """
         return Mesh._of(lambda: self._inner.mesh)
 
     @property
     def exports(self) -> Exports:
-        """Whole tables as files in a bucket."""
+        """Whole tables as files in a bucket.
+
+        Examples
+        --------
+        >>> client.exports.available_versions("connections_with_nuclei")
+        [117, 661, 1412, 1484]
+        """
         return Exports._of(lambda: self._inner.exports)
 
     def set_export_cloudpath(
@@ -160,32 +199,66 @@ class CortexClient(ClientTwin):
         ------
         CortexUsageError
             The path is no such thing.
+
+        Examples
+        --------
+        >>> client.set_export_cloudpath("gs://my-bucket/exports/")
         """
         return self._inner.set_export_cloudpath(cloudpath, credentials=credentials)
 
     @property
     def spec(self) -> DatasetSpec:
-        """Where the dataset lives and what its tables are called."""
+        """Where the dataset lives and what its tables are called.
+
+        Examples
+        --------
+        >>> client.spec.nucleus_table
+        'nucleus_detection_v0'
+        """
         return self._inner.spec
 
     @property
     def datastack_name(self) -> str:
-        """Name of the datastack."""
+        """Name of the datastack.
+
+        Examples
+        --------
+        >>> client.datastack_name
+        'minnie65_public'
+        """
         return self._inner.datastack_name
 
     @property
     def server_address(self) -> str:
-        """Address of the global server."""
+        """Address of the global server.
+
+        Examples
+        --------
+        >>> client.server_address
+        'http...'
+        """
         return self._inner.server_address
 
     @property
     def version(self) -> int | None:
-        """The version that this client is pinned to, if it is."""
+        """The version that this client is pinned to, if it is.
+
+        Examples
+        --------
+        >>> client.at(version=1412).version
+        1412
+        """
         return self._inner.version
 
     @property
     def space(self) -> Any:
-        """The dataset's spatial transforms: its object in ``standard_transform`` (``transform_nm``, ...)."""
+        """The dataset's spatial transforms: its object in ``standard_transform`` (``transform_nm``, ...).
+
+        Examples
+        --------
+        >>> client.space.transform("nm").apply([[1_000_000, 500_000, 800_000]]).round()
+        array([[953., 189., 800.]])
+        """
         return self._inner.space
 
     @property
@@ -193,6 +266,11 @@ class CortexClient(ClientTwin):
         """The ordinary ``CAVEclient`` for this dataset, with the same token and version; it blocks.
 
         Made at first use, which sends its two or more requests.
+
+        Examples
+        --------
+        >>> client.cave.datastack_name
+        'minnie65_public'
         """
         return self._inner.cave
 
@@ -203,7 +281,13 @@ class CortexClient(ClientTwin):
 
     @property
     def stats(self) -> TransportStats:
-        """Requests, retries and bytes so far, and what limits them now; all views of :meth:`at` count together."""
+        """Requests, retries and bytes so far, and what limits them now; all views of :meth:`at` count together.
+
+        Examples
+        --------
+        >>> client.stats.retries
+        0
+        """
         return self._inner.stats
 
     def root_id_to_cell_id(
@@ -246,6 +330,15 @@ class CortexClient(ClientTwin):
         The supervoxels of a root never change; the tables do. So the answer is given by one state of the tables, and a
         cell whose point lies on the root's supervoxels is on the root. A cell's point is its backup point where it has
         one, else its main point.
+
+        Examples
+        --------
+        >>> found = client.root_id_to_cell_id([864691134885645050, 7], detail=True)
+        >>> found[["cell_id", "status"]]
+                            cell_id   status
+        root_id
+        864691134885645050   264898       ok
+        7                        -1  invalid
         """
         return _portal.run(
             self._inner.root_id_to_cell_id,
@@ -289,6 +382,14 @@ class CortexClient(ClientTwin):
         DataFrame
             Index ``cell_id`` in input order, column ``root_id`` (int64; -1: no such cell, its point is on no segment,
             or its backup points are on different roots). With ``detail`` the same columns as the other way round.
+
+        Examples
+        --------
+        >>> client.cell_id_to_root_id([264898, 1])
+                            root_id
+        cell_id
+        264898   864691134885645050
+        1                        -1
         """
         return _portal.run(
             self._inner.cell_id_to_root_id,
@@ -310,7 +411,14 @@ class CortexClient(ClientTwin):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> IdArray:
-        """Find the root of each supervoxel at an instant; see ``chunkedgraph.get_roots``."""
+        """Find the root of each supervoxel at an instant; see ``chunkedgraph.get_roots``.
+
+        Examples
+        --------
+        >>> nuclei = client.tables.nucleus_detection_v0(id=[264898]).query()
+        >>> client.get_roots(nuclei["pt_supervoxel_id"])
+        array([864691134885645050])
+        """
         return _portal.run(
             self._inner.get_roots, supervoxel_ids, timestamp, stop_layer, progress=progress, timeout=timeout
         )
@@ -318,67 +426,159 @@ class CortexClient(ClientTwin):
     def is_latest_roots(
         self, root_ids: Ids, timestamp: When | None = None, *, timeout: float | None = None
     ) -> BoolArray:
-        """Tell which roots are current; see ``chunkedgraph.is_latest_roots``."""
+        """Tell which roots are current; see ``chunkedgraph.is_latest_roots``.
+
+        Examples
+        --------
+        >>> client.is_latest_roots([864691134885645050, 864691135265981601])
+        array([ True, False])
+        """
         return _portal.run(self._inner.is_latest_roots, root_ids, timestamp, timeout=timeout)
 
     def get_latest_roots(self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None) -> IdArray:
-        """List the roots that a root turned into; see ``chunkedgraph.get_latest_roots``."""
+        """List the roots that a root turned into; see ``chunkedgraph.get_latest_roots``.
+
+        Examples
+        --------
+        >>> client.get_latest_roots(864691135265981601)
+        array([864691132428634148, 864691134885645050])
+        """
         return _portal.run(self._inner.get_latest_roots, root_id, timestamp, timeout=timeout)
 
     def suggest_latest_roots(self, root_id: int, timestamp: When | None = None, *, timeout: float | None = None) -> int:
-        """Name the current root that holds most of an old one; see ``chunkedgraph.suggest_latest_roots``."""
+        """Name the current root that holds most of an old one; see ``chunkedgraph.suggest_latest_roots``.
+
+        Examples
+        --------
+        >>> client.suggest_latest_roots(864691135265981601)
+        864691134885645050
+        """
         return _portal.run(self._inner.suggest_latest_roots, root_id, timestamp, timeout=timeout)
 
     def latest_valid_timestamp(self, root_ids: Ids, *, timeout: float | None = None) -> pd.DatetimeIndex:
-        """Tell the last millisecond at which each root was current (for a current one: just now)."""
+        """Tell the last millisecond at which each root was current (for a current one: just now).
+
+        Examples
+        --------
+        >>> (client.latest_valid_timestamp([864691135265981601]))[0].year
+        2021
+        """
         return _portal.run(self._inner.latest_valid_timestamp, root_ids, timeout=timeout)
 
     def root_lifetimes(self, root_ids: Ids, *, timeout: float | None = None) -> pd.DataFrame:
-        """Tell from when to when each root was current; see ``chunkedgraph.get_root_lifetimes``."""
+        """Tell from when to when each root was current; see ``chunkedgraph.get_root_lifetimes``.
+
+        Examples
+        --------
+        >>> lives = client.root_lifetimes([864691134885645050, 864691135265981601])
+        >>> lives["is_latest"].tolist()
+        [True, False]
+        """
         return _portal.run(self._inner.root_lifetimes, root_ids, timeout=timeout)
 
     def version_timestamp(self, version: int | None = None, *, timeout: float | None = None) -> datetime:
-        """Tell the instant (aware UTC) of a version; default: the pinned or newest one."""
+        """Tell the instant (aware UTC) of a version; default: the pinned or newest one.
+
+        Examples
+        --------
+        >>> str(client.version_timestamp(1412))
+        '2025-02-28 08:10:00.375000+00:00'
+        """
         return _portal.run(self._inner.version_timestamp, version, timeout=timeout)
 
     def most_recent_materialization_version(self, *, timeout: float | None = None) -> int:
-        """Give the newest version that can be queried."""
+        """Give the newest version that can be queried.
+
+        Examples
+        --------
+        >>> client.most_recent_materialization_version()
+        1484
+        """
         return _portal.run(self._inner.most_recent_materialization_version, timeout=timeout)
 
     def get_datastack_info(self) -> dict[str, Any]:
-        """Fetch the record of the datastack; see ``info.get_datastack_info``."""
+        """Fetch the record of the datastack; see ``info.get_datastack_info``.
+
+        Examples
+        --------
+        >>> (client.get_datastack_info())["synapse_table"]
+        'synapses_pni_2'
+        """
         return _portal.run(self._inner.get_datastack_info)
 
     def image_source(self) -> str:
-        """Cloudpath of the EM images."""
+        """Cloudpath of the EM images.
+
+        Examples
+        --------
+        >>> client.image_source()
+        'precomputed://gs://minnie65_phase3/em'
+        """
         return _portal.run(self._inner.image_source)
 
     def segmentation_source(self) -> str:
-        """Cloudpath of the segmentation."""
+        """Cloudpath of the segmentation.
+
+        Examples
+        --------
+        >>> client.segmentation_source()
+        'graphene://...'
+        """
         return _portal.run(self._inner.segmentation_source)
 
     def viewer_resolution(self) -> tuple[float, float, float]:
-        """Voxel size of the viewer: x, y, z in nm."""
+        """Voxel size of the viewer: x, y, z in nm.
+
+        Examples
+        --------
+        >>> client.viewer_resolution()
+        (4.0, 4.0, 40.0)
+        """
         return _portal.run(self._inner.viewer_resolution)
 
     @staticmethod
     def now() -> datetime:
-        """The current time, aware UTC."""
+        """The current time, aware UTC.
+
+        Examples
+        --------
+        >>> client.now().tzinfo
+        datetime.timezone.utc
+        """
         return AsyncCortexClient.now()
 
     @property
     def closed(self) -> bool:
-        """Whether the client was closed. It cannot be opened again."""
+        """Whether the client was closed. It cannot be opened again.
+
+        Examples
+        --------
+        >>> client.closed
+        False
+        """
         return self._inner.closed
 
     @cached_property
     def tables(self) -> Tables:
-        """The tables of the client's version, by name: ``client.tables.nucleus_detection_v0(id=[1, 2])``."""
+        """The tables of the client's version, by name: ``client.tables.nucleus_detection_v0(id=[1, 2])``.
+
+        Examples
+        --------
+        >>> (client.tables.load())[:2]
+        ['aibs_metamodel_celltypes_v661', 'nucleus_alternative_points']
+        """
         return Tables._of(lambda: self._inner.tables)
 
     @cached_property
     def views(self) -> Views:
-        """The views of the client's version, by name."""
+        """The views of the client's version, by name.
+
+        Examples
+        --------
+        >>> rows = client.views.nucleus_detection_lookup_v1(id=[264898]).query()
+        >>> rows["pt_root_id"].tolist()
+        [864691134885645050]
+        """
         return Views._of(lambda: self._inner.views)
 
     def query_synapses(
@@ -433,6 +633,12 @@ class CortexClient(ClientTwin):
         ------
         TruncatedResult
             If rows are missing; ``.partial`` holds what came, as it does of every other error.
+
+        Examples
+        --------
+        >>> inputs = client.query_synapses([864691134885645050], pre=False)
+        >>> inputs["post_pt_root_id"].unique()
+        array([864691134885645050])
         """
         return _portal.run(
             self._inner.query_synapses,
@@ -476,6 +682,12 @@ class CortexClient(ClientTwin):
         DataFrame
             ``pre_pt_root_id, post_pt_root_id`` (int64, sorted), ``n_synapses`` (int64), ``sum_size`` (float64; NaN
             where no size is known).
+
+        Examples
+        --------
+        >>> edges = client.synapse_edges([864691134885645050], pre=False)
+        >>> edges.columns.tolist()
+        ['pre_pt_root_id', 'post_pt_root_id', 'n_synapses', 'sum_size']
         """
         return _portal.run(
             self._inner.synapse_edges,
@@ -493,17 +705,36 @@ class CortexClient(ClientTwin):
 
     @property
     def l2cache(self) -> L2Cache:
-        """Measures of level-2 chunks."""
+        """Measures of level-2 chunks.
+
+        Examples
+        --------
+        >>> (client.l2cache.attributes())[:2]
+        ('area_nm2', 'chunk_intersect_count')
+        """
         return L2Cache._of(lambda: self._inner.l2cache)
 
     @property
     def skeleton(self) -> Skeletons:
-        """Skeletons as plain arrays, and the service that makes them."""
+        """Skeletons as plain arrays, and the service that makes them.
+
+        Examples
+        --------
+        >>> skeleton = client.skeleton.get_skeleton(864691134885645050)
+        >>> skeleton.vertices.shape, skeleton.edges.shape
+        ((6, 3), (5, 2))
+        """
         return Skeletons._of(lambda: self._inner.skeleton)
 
     @property
     def state(self) -> States:
-        """Neuroglancer states on the server."""
+        """Neuroglancer states on the server.
+
+        Examples
+        --------
+        >>> client.state.upload_state_json({"layers": []}) > 0
+        True
+        """
         return States._of(lambda: self._inner.state)
 
     def get_skeleton(
@@ -557,6 +788,12 @@ class CortexClient(ClientTwin):
             The service could not make one before, and does not try again.
         MissingDependency
             meshparty (or, for a transform, standard_transform) is not installed.
+
+        Examples
+        --------
+        >>> neuron = client.get_skeleton(864691134885645050, synapses=True, transform="rigid")
+        >>> neuron.skeleton.vertices.shape, len(neuron.anno.post_syn)
+        ((6, 3), 51)
         """
         return _portal.run(
             self._inner.get_skeleton,
@@ -597,6 +834,12 @@ class CortexClient(ClientTwin):
         -------
         Results of meshparty.meshwork.Meshwork
             In input order.
+
+        Examples
+        --------
+        >>> found = client.get_skeletons([864691134885645050, 5])
+        >>> found.status()
+        {'ok': 1, 'NotFoundError': 1}
         """
         return _portal.run(
             self._inner.get_skeletons,
@@ -637,6 +880,12 @@ class CortexClient(ClientTwin):
         -------
         Stream of meshparty.meshwork.Meshwork
             One outcome for each distinct id, in no particular order.
+
+        Examples
+        --------
+        >>> with client.stream_skeletons([864691134885645050, 5]) as outcomes:
+        ...     sorted([outcome.ok for outcome in outcomes])
+        [False, True]
         """
         return SyncStream(
             self._inner.stream_skeletons(
@@ -654,17 +903,36 @@ class CortexClient(ClientTwin):
         )
 
     def skeletons_exist(self, root_ids: Ids, *, timeout: float | None = None) -> dict[int, bool]:
-        """Tell which roots have a skeleton that is there at once; see ``skeleton.skeletons_exist``."""
+        """Tell which roots have a skeleton that is there at once; see ``skeleton.skeletons_exist``.
+
+        Examples
+        --------
+        >>> client.skeletons_exist([864691134885645050])
+        {864691134885645050: True}
+        """
         return _portal.run(self._inner.skeletons_exist, root_ids, timeout=timeout)
 
     def ensure_skeletons(
         self, root_ids: Ids, *, progress: ProgressLike = None, timeout: float | None = None
     ) -> Results[Presence]:
-        """Have those skeletons made that are not there yet, and wait for them; see ``skeleton.ensure_skeletons``."""
+        """Have those skeletons made that are not there yet, and wait for them; see ``skeleton.ensure_skeletons``.
+
+        Examples
+        --------
+        >>> client.ensure_skeletons([864691134885645050], timeout=300)
+        Results: 1 ok
+        """
         return _portal.run(self._inner.ensure_skeletons, root_ids, progress=progress, timeout=timeout)
 
     def get_l2_ids(self, root_id: int, *, timeout: float | None = None) -> IdArray:
-        """List the level-2 chunks of a root: (n,) int64, in no particular order; empty for an unknown id."""
+        """List the level-2 chunks of a root: (n,) int64, in no particular order; empty for an unknown id.
+
+        Examples
+        --------
+        >>> l2_ids = client.get_l2_ids(864691134885645050)
+        >>> l2_ids.dtype, l2_ids.shape
+        (dtype('int64'), (6,))
+        """
         return _portal.run(self._inner.get_l2_ids, root_id, timeout=timeout)
 
     def get_l2data(
@@ -675,7 +943,14 @@ class CortexClient(ClientTwin):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pd.DataFrame:
-        """Fetch measures of level-2 chunks as a frame; see ``l2cache.get_l2data_table``."""
+        """Fetch measures of level-2 chunks as a frame; see ``l2cache.get_l2data_table``.
+
+        Examples
+        --------
+        >>> l2_ids = client.get_l2_ids(864691134885645050)
+        >>> (client.get_l2data(l2_ids, ["size_nm3"])).shape
+        (6, 1)
+        """
         return _portal.run(self._inner.get_l2data, l2_ids, attributes, progress=progress, timeout=timeout)
 
     def neuroglancer_url(
@@ -709,15 +984,34 @@ class CortexClient(ClientTwin):
             The annotations have no point, or do not tell its unit.
         MissingDependency
             nglui (or, for the clipboard, pyperclip) is not installed.
+
+        Examples
+        --------
+        >>> client.neuroglancer_url(root_ids=[864691134885645050])
+        'https://...'
         """
         return _portal.run(self._inner.neuroglancer_url, target_url, clipboard, shorten, root_ids, annotations)
 
     def get_state_json(self, state_id: int, *, timeout: float | None = None) -> dict[str, Any]:
-        """Fetch a Neuroglancer state by its number."""
+        """Fetch a Neuroglancer state by its number.
+
+        Examples
+        --------
+        >>> number = client.upload_state_json({"layers": []})
+        >>> client.get_state_json(number)
+        {'layers': []}
+        """
         return _portal.run(self._inner.get_state_json, state_id, timeout=timeout)
 
     def upload_state_json(self, state: dict[str, Any], *, timeout: float | None = None) -> int:
-        """Store a Neuroglancer state; its number."""
+        """Store a Neuroglancer state; its number.
+
+        Examples
+        --------
+        >>> number = client.upload_state_json({"layers": []})
+        >>> client.get_state_json(number)
+        {'layers': []}
+        """
         return _portal.run(self._inner.upload_state_json, state, timeout=timeout)
 
     def update_roots(
@@ -753,6 +1047,14 @@ class CortexClient(ClientTwin):
         The edits are followed first, which costs little; the chunks are only looked up where a root's material may lie
         in several roots. That takes one request for each such root and 0.35 ms of the server's time for each chunk, so
         that a root which was once merged with half the dataset (millions of chunks) takes minutes.
+
+        Examples
+        --------
+        >>> found = client.update_roots([864691135265981601])
+        >>> found[["current_id", "status"]]
+                                    current_id status
+        root_id
+        864691135265981601  864691134885645050  split
         """
         return _portal.run(self._inner.update_roots, root_ids, timestamp, progress=progress, timeout=timeout)
 
@@ -769,6 +1071,12 @@ class CortexClient(ClientTwin):
         ------
         NotFoundError
             Naming the ids that do not exist.
+
+        Examples
+        --------
+        >>> found = client.best_version([864691134885645050, 864691135265981601])
+        >>> found["n_current"].to_dict()
+        {1484: 1, 1412: 1, 117: 1, 661: 0}
         """
         return _portal.run(self._inner.best_version, root_ids, timeout=timeout)
 
@@ -793,8 +1101,8 @@ class CortexClient(ClientTwin):
 
         Examples
         --------
-        >>> client.plan("root_id_to_cell_id", root_ids).most.requests       # doctest: +SKIP
-        57
+        >>> client.plan("get_roots", [89529934389098311, 89529934389098312]).bound_by
+        'the latency of one request'
         """
         return self._inner.plan(call, ids, timestamp=timestamp, live=live)
 
@@ -811,5 +1119,11 @@ class CortexClient(ClientTwin):
         Diagnosis
             Shows itself as a table: for each service whether it is reachable, its version and latency, whether it
             takes the token, and what the problem is. ``ok`` sums it up, ``to_frame()`` makes a DataFrame.
+
+        Examples
+        --------
+        >>> found = client.diagnose()
+        >>> found.ok, found["chunkedgraph"].token
+        (True, 'accepted')
         """
         return _portal.run(self._inner.diagnose, timeout=timeout)

@@ -96,7 +96,14 @@ _SPECS: dict[str, DatasetSpec] = {}
 
 
 def register(spec: DatasetSpec) -> DatasetSpec:
-    """Make ``spec`` known to :func:`get_spec` and ``load_client`` under its name."""
+    """Make ``spec`` known to :func:`get_spec` and ``load_client`` under its name.
+
+    Examples
+    --------
+    >>> spec = register(DatasetSpec(name="fish", datastack="fish1_public", server="https://global.example.org"))
+    >>> get_spec("fish") is spec
+    True
+    """
     _SPECS[spec.name] = spec
     return spec
 
@@ -108,6 +115,11 @@ def get_spec(dataset: str | DatasetSpec) -> DatasetSpec:
     ------
     NotFoundError
         With the nearest names.
+
+    Examples
+    --------
+    >>> get_spec("minnie65_public").name
+    'minnie_public'
     """
     if isinstance(dataset, DatasetSpec):
         return dataset
@@ -125,7 +137,13 @@ def get_spec(dataset: str | DatasetSpec) -> DatasetSpec:
 
 
 def known_specs() -> tuple[DatasetSpec, ...]:
-    """All registered specs, by name."""
+    """All registered specs, by name.
+
+    Examples
+    --------
+    >>> [spec.name for spec in known_specs()]
+    [...'minnie_prod', 'minnie_public', 'v1dd', 'v1dd_public'...]
+    """
     return tuple(_SPECS[name] for name in sorted(_SPECS))
 
 
