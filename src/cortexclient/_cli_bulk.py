@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ._transport.reply import TransportStats
 from .errors import CortexUsageError
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ class ProgressLine:
         self._client = client
         self._is_terminal = sys.stderr.isatty()
         self._told = time.monotonic()
-        self._waited = 0.0
+        self._stats = TransportStats()
 
     def __call__(self, now: Progress) -> None:
         if not self._is_terminal and time.monotonic() - self._told < QUIET_SECONDS:
@@ -279,9 +280,18 @@ class ProgressLine:
     def _throttle(self) -> str:
         if self._client is None:
             return ""
-        stats = self._client.stats
-        waited, self._waited = stats.waited - self._waited, stats.waited
-        return f", held up by retries ({stats.retries:,} so far)" if waited > 0 else ""
+        before, now = self._stats, self._client.stats
+        self._stats = now
+        return throttle(before, now)
+
+
+def throttle(before: TransportStats, now: TransportStats) -> str:
+    """What has held requests up in the meantime."""
+    rates = [name for name, seconds in now.held_back.items() if seconds > before.held_back.get(name, 0.0)]
+    reasons = [f"the rate of {name} ({now.per_minute[name]:,.0f} a minute)" for name in rates if name in now.per_minute]
+    if now.waited > before.waited:
+        reasons.append(f"{now.retries - before.retries:,} retries")
+    return f", held up by {' and '.join(reasons)}" if reasons else ""
 
 
 def describe(now: Progress) -> str:

@@ -18,6 +18,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from cortexclient import Progress
+from cortexclient._cli_bulk import describe, throttle
+from cortexclient._transport.reply import TransportStats
 from cortexclient.cli import main
 from cortexclient.sandbox import Sandbox
 from cortexclient.sandbox.worlds.examples_page import CELLS, ROOTS
@@ -309,3 +312,12 @@ def test_sigterm_ends_a_job_in_good_order(sandbox: Sandbox, tmp_path: Path) -> N
             out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (143, "")
     assert "stopped; `cortexclient jobs run job` goes on" in out
+
+
+def test_progress_names_the_rate_and_what_holds_it_up() -> None:
+    now = Progress(done=900, failed=100, total=4_000, seconds=2.0)
+    assert describe(now) == "1,000/4,000 ids, 100 failed, 500 ids/s, 0:00:06 to go"
+    before = TransportStats(waited=1.0, retries=2, held_back={"query": 3.0})
+    assert throttle(before, before) == ""
+    after = TransportStats(waited=2.0, retries=5, held_back={"query": 4.0}, per_minute={"query": 150.0})
+    assert throttle(before, after) == ", held up by the rate of query (150 a minute) and 3 retries"

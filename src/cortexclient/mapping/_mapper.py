@@ -204,7 +204,9 @@ class Known:
         """Keep answers; an id that does not exist today, or fails, may be answered tomorrow."""
         lasting = answers.filter(~pl.col("status").is_in(["invalid", "unresolved"]))
         room = len(self._frame) + len(lasting) <= self.LIMIT
-        self._frame = pl.concat([self._frame, lasting]).unique("root") if room else lasting
+        # another call may have found some of them meanwhile; no copy is made of those that are here
+        fresh = lasting.join(self._frame, on="root", how="anti") if room else lasting
+        self._frame = pl.concat([self._frame, fresh], rechunk=False) if room else fresh
 
 
 def _in_order(ids: IdArray, column: str, answers: pl.DataFrame) -> pl.DataFrame:
