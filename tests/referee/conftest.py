@@ -68,8 +68,7 @@ def runner() -> Iterator[asyncio.Runner]:
 def bench(request: pytest.FixtureRequest, referee_home: Path, runner: asyncio.Runner) -> Iterator[Bench]:
     world, strict = made_world(request)
     with Sandbox(world, strict=strict) as sandbox:
-        # v1dd_public, which comes first, hides the table of backups
-        spec = dataset_spec(world, sandbox.url, "v1dd" if "v1dd" in world.datastacks else None)
+        spec = dataset_spec(world, sandbox.url)
         client, facts = AsyncCortexClient(spec, token=sandbox.token), Facts(world, strict)
         number = [*WORLDS, RECORDED].index(request.param)
         yield Bench(

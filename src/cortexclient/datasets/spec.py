@@ -176,4 +176,5 @@ V1DD = register(
         limits=polite(),
     )
 )
-V1DD_PUBLIC = register(replace(V1DD, name="v1dd_public", datastack="v1dd_public", backup_tables=()))
+# where a public version does not hold the backups, they are left out
+V1DD_PUBLIC = register(replace(V1DD, name="v1dd_public", datastack="v1dd_public"))

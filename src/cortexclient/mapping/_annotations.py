@@ -14,7 +14,7 @@ import polars as pl
 from .._fanout import fan_out
 from .._transport.disk import Codec
 from .._types import IdArray
-from ..errors import CortexUsageError, ServerError, ServerRefusedError
+from ..errors import CortexUsageError, NotFoundError, ServerError, ServerRefusedError
 from ..services._base import Session
 from ..services.materialize import AsyncMaterialize
 
@@ -62,10 +62,18 @@ class Annotations:
         return int(self.time.timestamp() * 1000)
 
     async def backups(self) -> pl.DataFrame:
-        """All rows of all backup tables (some thousands, kept)."""
+        """All rows of all backup tables (some thousands, kept); none of those that the datastack does not show."""
         names = [name for name in self.session.spec.backup_tables if self.tables is None or name in self.tables]
-        parts = await fan_out(names, lambda name: self._whole(name, "target_id"), len(names))
+        parts = await fan_out(names, self._backups_in, len(names))
         return pl.concat([pl.DataFrame(schema=ROWS), *parts])
+
+    async def _backups_in(self, table: str) -> pl.DataFrame:
+        try:
+            return await self._whole(table, "target_id")
+        except NotFoundError:
+            if self.tables is not None:
+                raise
+            return pl.DataFrame(schema=ROWS)  # live tables are not listed
 
     async def mains(self) -> pl.DataFrame:
         """All rows of the main table (kept)."""
