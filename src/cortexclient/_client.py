@@ -297,7 +297,14 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
 
     @property
     def cache(self) -> AsyncCaches:
-        """What is remembered; all views of :meth:`at` share it."""
+        """What is remembered; all views of :meth:`at` share it.
+
+        Examples
+        --------
+        >>> await client.cache.clear()
+        >>> client.cache
+        <...Caches: 0 entries, 0 bytes in memory>
+        """
         return AsyncCaches(self._session)
 
     @property

@@ -276,7 +276,14 @@ class CortexClient(ClientTwin):
 
     @property
     def cache(self) -> Caches:
-        """What is remembered; all views of :meth:`at` share it."""
+        """What is remembered; all views of :meth:`at` share it.
+
+        Examples
+        --------
+        >>> client.cache.clear()
+        >>> client.cache
+        <...Caches: 0 entries, 0 bytes in memory>
+        """
         return Caches._of(lambda: self._inner.cache)
 
     @property
