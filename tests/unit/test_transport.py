@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import gzip
 import logging
 import pickle
 import subprocess
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -185,6 +186,18 @@ async def test_a_token_saved_after_a_refusal_is_found(web: respx.MockRouter, mon
     await transport.aclose()
 
 
+@pytest.fixture(params=["plain", "tblib"])
+def pickled_causes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Under Dask, tblib has errors pickled with all that led to them."""
+    before = dict(copyreg.dispatch_table)
+    if request.param == "tblib":
+        pytest.importorskip("tblib.pickling_support", reason="comes with the extra dask").install()
+    yield
+    copyreg.dispatch_table.clear()
+    copyreg.dispatch_table.update(before)
+
+
+@pytest.mark.usefixtures("pickled_causes")
 async def test_the_token_appears_nowhere(
     transport: Transport, web: respx.MockRouter, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -142,7 +142,7 @@ class Engine:
             failure = failures.from_exception(call.asked, error)
             if failure is None:
                 raise
-            raise failure from error
+            raise failure from failures.without_request(error)
         self._stats.bytes_in += len(answer[2])
         return answer
 

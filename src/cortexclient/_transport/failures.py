@@ -202,6 +202,22 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 # ── exceptions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def without_request(error: Exception) -> Exception:
+    """The error and its cause, without the request that holds the token: Dask pickles errors with their chain."""
+    import aiohttp
+    import httpx
+
+    if isinstance(error, httpx.RequestError):
+        error._request = None  # noqa: SLF001
+    cause = error.__cause__
+    kept = cause if isinstance(cause, aiohttp.ClientError) else None
+    for one in (error, kept):
+        if one is not None:
+            one.__cause__ = one.__context__ = None
+    error.__cause__ = kept
+    return error
+
+
 def from_exception(asked: Asked, error: Exception) -> Failure | None:
     """The failure that an exception of the HTTP libraries is; None for anything else, which is a bug of ours.
 

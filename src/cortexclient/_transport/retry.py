@@ -60,12 +60,13 @@ class Retrier:
 
         retrying = self._retrying.copy(stop=functools.partial(self._is_spent, begun))
         try:
-            answer: T = await retrying(again)
+            return await retrying(again)
         except Failure as failure:
-            if (tries := retrying.statistics["attempt_number"]) > 1:
-                failure.error.add_note(f"gave up after {tries} tries")
-            raise failure.error from failure.error.__cause__ or failure.__cause__
-        return answer
+            last = failure
+        if (tries := retrying.statistics["attempt_number"]) > 1:
+            last.error.add_note(f"gave up after {tries} tries")
+        # not inside the except block: a context that leads back to the error cannot be pickled where tblib is at work
+        raise last.error from last.error.__cause__ or last.__cause__
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         failure = _failure(state)
