@@ -16,7 +16,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from cortexclient import AsyncBulkJob, AsyncCortexClient, BulkJob, CortexClient, CortexUsageError, RetryPolicy
+from cortexclient import (
+    AsyncBulkJob,
+    AsyncCortexClient,
+    BulkJob,
+    CortexClient,
+    CortexError,
+    CortexUsageError,
+    RetryPolicy,
+)
 from cortexclient.bulk.ledger import Manifest
 from cortexclient.bulk.tasks import TASKS
 from cortexclient.errors import AuthError, ConnectError
@@ -241,6 +249,8 @@ def test_lost_ids_are_noticed(client: CortexClient, ids: dict[str, np.ndarray], 
     path = tmp_path / "ids.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     assert "ids.parquet is damaged" in str(job.verify())
+    with pytest.raises(CortexError, match=r"ids.parquet is damaged"):
+        job.resume()
     rows = parquet.read_table(tmp_path / "part-000001.parquet")
     job.ledger.commit(1, rows.slice(1), job.ledger.failures(1), Manifest(100, 0, 99))
     parquet.write_table(pa.table({"id": np.unique(ids["get_roots"])}), path, row_group_size=100)

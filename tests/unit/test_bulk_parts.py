@@ -130,7 +130,7 @@ def test_the_ledger_knows_its_ids_and_what_it_is(ledger: Ledger) -> None:
     assert (spec.count, spec.parts) == (5, 3)
     assert [ledger.ids(k).tolist() for k in range(3)] == [IDS[:2], IDS[2:4], IDS[4:]]
     assert ledger.all_ids().tolist() == IDS
-    assert ledger.ids_are(spec)
+    ledger.check_ids()
     assert JobSpec.from_json(spec.to_json(), "x") == spec
 
 

@@ -196,6 +196,7 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
                     await self._create(client)
                 else:
                     self._compare(client)
+                self.ledger.check_ids()
                 yield _at(client, self.spec)
 
     @asynccontextmanager

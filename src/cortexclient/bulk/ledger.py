@@ -118,12 +118,21 @@ class Ledger:
         ids: IdArray = parquet.read_table(self._ids).column("id").to_numpy()
         return ids
 
-    def ids_are(self, spec: JobSpec) -> bool:
-        """Whether the ids are still those that the job was created with."""
+    def check_ids(self) -> None:
+        """Raise if the ids are not those that the job was created with.
+
+        Raises
+        ------
+        CortexError
+            If they were changed, or cannot be read.
+        """
+        cause: Exception | None = None
         try:
-            return digest_of(self.all_ids()) == spec.digest
-        except (OSError, pa.ArrowException):
-            return False
+            if digest_of(self.all_ids()) == self.spec().digest:
+                return
+        except (OSError, pa.ArrowException) as error:
+            cause = error
+        raise CortexError(f"{self._ids} is damaged: create the job again, in another folder") from cause
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -184,8 +193,8 @@ class Ledger:
         """Keep everybody else out, and sweep up what a killed process left."""
         with self.led(), locked(self.path / ".lock"):
             for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir())):
-                for draft in folder.glob(".*.tmp"):
-                    draft.unlink()
+                for left in (*folder.glob(".*.tmp"), *folder.glob(".part-*.lock")):
+                    left.unlink()
             yield
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from .._html import preformatted, table
 from .._types import IdArray
+from ..errors import CortexError
 from .ledger import Ledger
 from .spec import JobSpec
 from .tasks import Task
@@ -128,8 +129,10 @@ class Verification:
 def verify(ledger: Ledger, spec: JobSpec, task: Task) -> Verification:
     """Check all files and all outcomes."""
     missing, damaged = [], {}
-    if not ledger.ids_are(spec):
-        damaged = dict.fromkeys(range(spec.parts), "ids.parquet is damaged: the job must be created again")
+    try:
+        ledger.check_ids()
+    except CortexError as error:
+        damaged = dict.fromkeys(range(spec.parts), str(error))
     for k in range(0 if damaged else spec.parts):
         if not ledger.is_done(k):
             missing.append(k)
