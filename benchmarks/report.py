@@ -50,7 +50,9 @@ def show_all() -> None:
 
 
 def as_markdown(part: str) -> str:
-    """The kept figures of a part as tables, what they were taken with below each."""
+    """The kept figures of a part as tables, what they were taken with below each; none if nothing is kept."""
+    if part not in stored():
+        return "*Not measured yet.*"
     return "\n\n".join(_table(name, kept) for name, kept in stored()[part].items())
 
 

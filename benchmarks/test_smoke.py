@@ -13,6 +13,7 @@ from benchmarks import (
     bulk,
     exports,
     graph,
+    growth,
     imports,
     limits,
     mapping,
@@ -86,6 +87,13 @@ def test_bulk(results: Path) -> None:
     rows = kept(results, "root_id_to_cell_id", "bulk")
     assert [row["job"] for row in rows] == ["cold", "warm"]
     assert rows[0]["requests"] > rows[1]["requests"]
+
+
+def test_growth(results: Path) -> None:
+    world = {"seed": 1, "nuclei": 100, "edits": 50, "fragments": 1_000, "synapses": 1}
+    growth.run(rounds=1, world_options=world, counts=(100, 300), in_flight=(4, 16), ids=300)
+    assert [row["ids"] for row in kept(results, "root look-ups by number of ids", "growth")] == [100, 300]
+    assert [row["in_flight"] for row in kept(results, "root look-ups by requests at once", "growth")] == [4, 16]
 
 
 def test_skeletons(results: Path) -> None:
