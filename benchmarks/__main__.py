@@ -16,6 +16,7 @@ from . import (
     limits,
     mapping,
     meshes,
+    meshworks,
     report,
     sandbox_server,
     skeletons,
@@ -31,7 +32,7 @@ PARTS = {
     "growth": (growth.run,),
     "limits": (limits.run,),
     "meshes": (meshes.run,),
-    "skeletons": (skeletons.run,),
+    "skeletons": (skeletons.run, meshworks.run),
     "tables": (tables.run,),
 }
 

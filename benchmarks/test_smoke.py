@@ -18,6 +18,7 @@ from benchmarks import (
     limits,
     mapping,
     meshes,
+    meshworks,
     report,
     sandbox_server,
     skeletons,
@@ -98,8 +99,18 @@ def test_growth(results: Path) -> None:
 
 def test_skeletons(results: Path) -> None:
     pytest.importorskip("caveclient")
-    skeletons.run(rounds=1, skeletons=30, vertices=50)
-    assert len(kept(results, "cached skeletons as arrays", "skeletons")) == 3
+    pytest.importorskip("h5py")
+    skeletons.run(rounds=1, skeletons=30, vertices=50, streamed=60)
+    assert len(kept(results, "cached skeletons as arrays", "skeletons")) == 5
+    assert all(row["above_at_the_end_mb"] < 500 for row in kept(results, "streamed", "skeletons"))
+
+
+def test_meshworks(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pcg_skel")
+    monkeypatch.setattr(meshworks, "DATA", Path("absent"))
+    meshworks.run(rounds=1, cells=6, looped=2)
+    rows = kept(results, "Meshworks with synapses, synthetic cells", "skeletons")
+    assert [row["who"] for row in rows] == ["ours", "pcg_skel"]
 
 
 def test_tables(results: Path) -> None:

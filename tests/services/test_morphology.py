@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.filterwarnings(
     *(f"ignore::{kind}Warning" for kind in ("Deprecation", "Future", "User", "Runtime"))
 )
 
+EVERY = int(os.environ.get("CORTEXCLIENT_EVERY_NEURON", "42"))
+"""Which of the real neurons the referees are asked about: every so manieth."""
 REAL = (864691134884871930, 864691135162310957, 864691135181977858)
 CURRENT = 864691134885645050
 
@@ -230,6 +233,47 @@ async def test_the_spatial_transform_of_the_examples_page(client: AsyncCortexCli
     soma_depth = client.space.transform_nm.apply_dataframe("pt_position", points, projection="y")
     expected = client.space.transform("nm").apply(points.to_numpy())[:, 1]
     np.testing.assert_array_equal(np.asarray(soma_depth), expected)
+
+
+def by_standard_transform(neuron: Any, transform: str) -> Any:
+    """Move a Meshwork in place, by standard_transform's own, deprecated methods."""
+    import standard_transform
+
+    space = standard_transform.minnie_ds
+    columns = [f"{side}_pt_position" for side in ("pre", "post", "ctr")]
+    tables = {name: columns for name in ("pre_syn", "post_syn") if len(neuron.anno[name].df)}
+    if transform == "rigid":
+        space.transform("nm").apply_meshwork_vertices(neuron, inplace=True)
+        return space.transform("nm").apply_meshwork_annotations(neuron, tables, inplace=True)
+    anchor = np.array(neuron.skeleton.root_position, float)
+    space.streamline("nm").transform_meshwork_vertices(neuron, root_loc=anchor, inplace=True)
+    return space.streamline("nm").transform_meshwork_annotations(neuron, tables, root_loc=anchor, inplace=True)
+
+
+async def test_real_neurons_equal_the_referees_in_every_array(flavour: str, minnie: Sandbox) -> None:
+    """A few of the 83, or all with CORTEXCLIENT_EVERY_NEURON=1: caveclient, pcg_skel, standard_transform."""
+    caveclient = pytest.importorskip("caveclient")
+    pytest.importorskip("standard_transform")
+    cave = caveclient.CAVEclient(
+        "minnie65_public", server_address=minnie.url, auth_token=minnie.token, write_server_cache=False
+    )
+    roots = minnie.world.shapes.skeletons["root_id"].to_list()[::EVERY]
+    for method in ("service", "bucket"):
+        async with client_of(flavour, minnie) as client:
+            arrays = await client.skeleton.get_skeletons(roots, method=method)  # type: ignore[arg-type]
+        for root in roots:
+            theirs = await anyio.to_thread.run_sync(cave.skeleton.get_skeleton, root)
+            for name in ("vertices", "edges", "radius", "compartment", "lvl2_ids", "mesh_to_skel_map", "root"):
+                np.testing.assert_array_equal(getattr(arrays[root], name), theirs[name])
+    async with client_of(flavour, minnie) as client:
+        ours = {
+            how: await client.get_skeletons(roots, synapses=True, transform=how)  # type: ignore[arg-type]
+            for how in (None, "rigid", "streamline")
+        }
+    for root in roots:
+        for how, found in ours.items():
+            theirs = await anyio.to_thread.run_sync(lambda root=root: by_pcg_skel(minnie, root, synapses=True))
+            assert_same_meshwork(found[root], theirs if how is None else by_standard_transform(theirs, how))
 
 
 async def test_a_transform_that_does_not_exist(client: AsyncCortexClient) -> None:

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from .layout import unique_ids
+
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -312,7 +314,7 @@ class Tables:
         rows = table.rows.select(own)[numbers].with_columns(
             pl.lit(value=True).alias("valid"), pl.lit(None, pl.Int64).alias("superceded_id"), *ids
         )
-        return Live(rows, np.unique(np.concatenate(looked_up)))
+        return Live(rows, unique_ids(np.concatenate(looked_up)))
 
     def frozen_roots(self, name: str, point: str, time_us: int) -> Ids:
         """Root at a version's time of every row the table ever had (read-only, cached)."""

@@ -15,6 +15,7 @@ import polars as pl
 
 from .. import costs
 from ..calls import Call, Reply
+from ..layout import unique_ids
 from ..queries import Answer, Source, filtered, joined, output, sample
 from ..query_body import LIVE_QUERY
 from ..tables import Ids, from_us
@@ -106,11 +107,11 @@ def _row_numbers(world: World, live: LiveQuery, name: str) -> Ids:
 def _count_looked_up(world: World, frame: pl.DataFrame, looked_up: Mapping[str, Ids]) -> int:
     """How many supervoxels of the answer the server would have had to look up."""
     found = [
-        np.intersect1d(ids, frame[f"{name}.{point}_supervoxel_id"].to_numpy())
+        np.isin(unique_ids(frame[f"{name}.{point}_supervoxel_id"].drop_nulls().to_numpy()), ids, assume_unique=True)
         for name, ids in looked_up.items()
         for point in world.tables[name].bound_points
     ]
-    return sum(len(ids) for ids in found)
+    return sum(int(there.sum()) for there in found)
 
 
 def _price(live: LiveQuery, found: LiveRows) -> float:
