@@ -15,6 +15,7 @@ from benchmarks import (
     graph,
     growth,
     imports,
+    index,
     limits,
     mapping,
     meshes,
@@ -137,3 +138,9 @@ def test_limits(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = kept(results, "300 queries a minute", "limits")
     assert [row["way"] for row in rows] == list(limits.WAYS)
     assert all(row["refused_share"] <= 0.1 for row in rows[:3])
+
+
+def test_index(results: Path) -> None:
+    # the answers are compared before anything is kept
+    index.run(rounds=1, ids=50_000, roots=5_000)
+    assert kept(results, "roots to cells, file to file", "index")[0]["ids"] == 50_000

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TruncatedResult,
         UnavailableError,
     )
+    from .mapping import CellIndex
     from .progress import Progress
     from .results import Outcome, Results, Stream
 
@@ -39,6 +40,7 @@ _HOMES = {
     "AsyncCortexClient": "._client",
     "AuthError": ".errors",
     "BulkJob": ".bulk.blocking",
+    "CellIndex": ".mapping",
     "CortexClient": "._sync.client",
     "CortexError": ".errors",
     "CortexUsageError": ".errors",
@@ -71,6 +73,7 @@ __all__ = [
     "AsyncCortexClient",
     "AuthError",
     "BulkJob",
+    "CellIndex",
     "CortexClient",
     "CortexError",
     "CortexUsageError",

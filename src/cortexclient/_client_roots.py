@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._types import BoolArray, IdArray, Ids, When
@@ -13,7 +14,7 @@ from .services.materialize import AsyncMaterialize
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .mapping import IdMapper
+    from .mapping import CellIndex, IdMapper
 
 
 class RootCalls:
@@ -288,3 +289,74 @@ class RootCalls:
         from .successors import best_version
 
         return await best_version(self._chunkedgraph, self._materialize, root_ids, timeout=timeout)
+
+    async def build_cell_index(
+        self,
+        folder: str | Path,
+        *,
+        version: int | None = None,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> CellIndex:
+        """Write down the cell of every root that ever held a nucleus, to translate millions of ids without asking.
+
+        Parameters
+        ----------
+        folder
+            Where the index is put, as ``cell_index.parquet`` (``root``, ``cell``, ``start``, ``end`` in ms, ``status``,
+            ``source``, ``n_matches``); an older one is replaced when the new one is whole.
+        version
+            Use the nucleus tables of this version. Default: the client's pinned one, else the newest.
+        progress, timeout
+            See :class:`~cortexclient.Progress`; seconds for the whole call.
+
+        Returns
+        -------
+        CellIndex
+            ``CellIndex(folder)`` opens it again.
+
+        Notes
+        -----
+        The lineages of all nuclei's roots are asked, and the translation of every root in them: an hour's work for a
+        dataset with a hundred thousand nuclei, once. :meth:`refresh_cell_index` asks only about what has changed.
+        """
+        from .mapping import IndexBuilder
+
+        return await IndexBuilder(self._session).build(folder, version, progress, timeout)
+
+    async def refresh_cell_index(
+        self, folder: str | Path, *, progress: ProgressLike = None, timeout: float | None = None
+    ) -> CellIndex:
+        """Bring an index up to date, asking about what was edited since it was made and nothing else.
+
+        Parameters
+        ----------
+        folder
+            Where it was built.
+
+        Notes
+        -----
+        The version of the tables stays that of the index, which must still be there: an expired one needs a new index.
+        """
+        from .mapping import IndexBuilder
+
+        return await IndexBuilder(self._session).refresh(folder, progress, timeout)
+
+    async def changes(self, since: When | int, *, timeout: float | None = None) -> pd.DataFrame:
+        """List the roots that ended and that began since an instant, and the cells that they are.
+
+        Parameters
+        ----------
+        since
+            An instant (aware), or a version.
+
+        Returns
+        -------
+        DataFrame
+            Index ``root_id``: those that ended, then those that began, each sorted. ``change``: ``ended`` or ``began``.
+            ``cell_id`` (int64; -1: no cell, or several), as :meth:`AsyncCortexClient.root_id_to_cell_id` has it. It is
+            the net change: roots that both began and ended since are not listed.
+        """
+        from .mapping import IndexBuilder
+
+        return await IndexBuilder(self._session).changes(since, timeout)

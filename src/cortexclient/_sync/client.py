@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import httpx
     import pandas as pd
 
+    from cortexclient.mapping import CellIndex
+
 
 class CortexClient(ClientTwin):
     """A CAVE dataset: many requests at once, bounded, retried, complete.
@@ -1086,6 +1088,71 @@ class CortexClient(ClientTwin):
         {1484: 1, 1412: 1, 117: 1, 661: 0}
         """
         return _portal.run(self._inner.best_version, root_ids, timeout=timeout)
+
+    def build_cell_index(
+        self,
+        folder: str | Path,
+        *,
+        version: int | None = None,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+    ) -> CellIndex:
+        """Write down the cell of every root that ever held a nucleus, to translate millions of ids without asking.
+
+        Parameters
+        ----------
+        folder
+            Where the index is put, as ``cell_index.parquet`` (``root``, ``cell``, ``start``, ``end`` in ms, ``status``,
+            ``source``, ``n_matches``); an older one is replaced when the new one is whole.
+        version
+            Use the nucleus tables of this version. Default: the client's pinned one, else the newest.
+        progress, timeout
+            See :class:`~cortexclient.Progress`; seconds for the whole call.
+
+        Returns
+        -------
+        CellIndex
+            ``CellIndex(folder)`` opens it again.
+
+        Notes
+        -----
+        The lineages of all nuclei's roots are asked, and the translation of every root in them: an hour's work for a
+        dataset with a hundred thousand nuclei, once. :meth:`refresh_cell_index` asks only about what has changed.
+        """
+        return _portal.run(self._inner.build_cell_index, folder, version=version, progress=progress, timeout=timeout)
+
+    def refresh_cell_index(
+        self, folder: str | Path, *, progress: ProgressLike = None, timeout: float | None = None
+    ) -> CellIndex:
+        """Bring an index up to date, asking about what was edited since it was made and nothing else.
+
+        Parameters
+        ----------
+        folder
+            Where it was built.
+
+        Notes
+        -----
+        The version of the tables stays that of the index, which must still be there: an expired one needs a new index.
+        """
+        return _portal.run(self._inner.refresh_cell_index, folder, progress=progress, timeout=timeout)
+
+    def changes(self, since: When | int, *, timeout: float | None = None) -> pd.DataFrame:
+        """List the roots that ended and that began since an instant, and the cells that they are.
+
+        Parameters
+        ----------
+        since
+            An instant (aware), or a version.
+
+        Returns
+        -------
+        DataFrame
+            Index ``root_id``: those that ended, then those that began, each sorted. ``change``: ``ended`` or ``began``.
+            ``cell_id`` (int64; -1: no cell, or several), as :meth:`CortexClient.root_id_to_cell_id` has it. It is
+            the net change: roots that both began and ended since are not listed.
+        """
+        return _portal.run(self._inner.changes, since, timeout=timeout)
 
     def plan(self, call: str, ids: Ids, *, timestamp: When | None = None, live: bool = False) -> CostEstimate:
         """Estimate what a call will cost; nothing is sent. Queries have a ``plan()`` of their own, which counts rows.

@@ -107,6 +107,10 @@ class IdMapper:
         reporter.add(len(ids) - reporter.done)
         return rows
 
+    async def reference(self, version: int | None) -> Annotations:
+        """The annotations of a version, by default of the newest one."""
+        return await self._reference(version, None, live=False)
+
     async def _reference(self, version: int | None, timestamp: When | None, live: bool) -> Annotations:
         """The annotations that answer."""
         if version is not None and (live or timestamp is not None):
