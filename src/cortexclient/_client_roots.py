@@ -319,6 +319,16 @@ class RootCalls:
         -----
         The lineages of all nuclei's roots are asked, and the translation of every root in them: an hour's work for a
         dataset with a hundred thousand nuclei, once. :meth:`refresh_cell_index` asks only about what has changed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> index = await client.build_cell_index(tempfile.mkdtemp())
+        >>> index.root_to_cell([864691134885645050, 7])
+                            cell_id
+        root_id
+        864691134885645050   264898
+        7                        -1
         """
         from .mapping import IndexBuilder
 
@@ -337,6 +347,15 @@ class RootCalls:
         Notes
         -----
         The version of the tables stays that of the index, which must still be there: an expired one needs a new index.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> index = await client.build_cell_index(folder)
+        >>> refreshed = await client.refresh_cell_index(folder)
+        >>> refreshed.until > index.until
+        True
         """
         from .mapping import IndexBuilder
 
@@ -356,6 +375,12 @@ class RootCalls:
             Index ``root_id``: those that ended, then those that began, each sorted. ``change``: ``ended`` or ``began``.
             ``cell_id`` (int64; -1: no cell, or several), as :meth:`AsyncCortexClient.root_id_to_cell_id` has it. It is
             the net change: roots that both began and ended since are not listed.
+
+        Examples
+        --------
+        >>> changes = await client.changes(client.now())
+        >>> changes.columns.to_list(), len(changes)
+        (['change', 'cell_id'], 0)
         """
         from .mapping import IndexBuilder
 

@@ -16,11 +16,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cortexclient import AsyncCortexClient, CortexClient, Stream, SyncStream, _sync, _twin
+from cortexclient import AsyncCortexClient, CellIndex, CortexClient, Stream, SyncStream, _sync, _twin
 from cortexclient._twin import SyncBatchStream, Twin
 from cortexclient.results import BatchStream
 
-IN_HINTS = {"httpx": httpx, "pd": pd, "pl": pl, "pa": pa, "datetime": datetime}
+IN_HINTS = {"CellIndex": CellIndex, "httpx": httpx, "pd": pd, "pl": pl, "pa": pa, "datetime": datetime}
 """What the source imports for type checkers alone."""
 
 LIFE = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}

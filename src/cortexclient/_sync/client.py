@@ -1118,6 +1118,16 @@ class CortexClient(ClientTwin):
         -----
         The lineages of all nuclei's roots are asked, and the translation of every root in them: an hour's work for a
         dataset with a hundred thousand nuclei, once. :meth:`refresh_cell_index` asks only about what has changed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> index = client.build_cell_index(tempfile.mkdtemp())
+        >>> index.root_to_cell([864691134885645050, 7])
+                            cell_id
+        root_id
+        864691134885645050   264898
+        7                        -1
         """
         return _portal.run(self._inner.build_cell_index, folder, version=version, progress=progress, timeout=timeout)
 
@@ -1134,6 +1144,15 @@ class CortexClient(ClientTwin):
         Notes
         -----
         The version of the tables stays that of the index, which must still be there: an expired one needs a new index.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> index = client.build_cell_index(folder)
+        >>> refreshed = client.refresh_cell_index(folder)
+        >>> refreshed.until > index.until
+        True
         """
         return _portal.run(self._inner.refresh_cell_index, folder, progress=progress, timeout=timeout)
 
@@ -1151,6 +1170,12 @@ class CortexClient(ClientTwin):
             Index ``root_id``: those that ended, then those that began, each sorted. ``change``: ``ended`` or ``began``.
             ``cell_id`` (int64; -1: no cell, or several), as :meth:`CortexClient.root_id_to_cell_id` has it. It is
             the net change: roots that both began and ended since are not listed.
+
+        Examples
+        --------
+        >>> changes = client.changes(client.now())
+        >>> changes.columns.to_list(), len(changes)
+        (['change', 'cell_id'], 0)
         """
         return _portal.run(self._inner.changes, since, timeout=timeout)
 

@@ -71,6 +71,17 @@ class CellIndex:
     ------
     NotFoundError
         There is no index.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> built = await client.build_cell_index(folder)
+    >>> CellIndex(folder).root_to_cell([864691134885645050, 7], detail=True)[["cell_id", "status"]]
+                        cell_id   status
+    root_id
+    864691134885645050   264898       ok
+    7                        -1  invalid
     """
 
     def __init__(self, folder: str | Path) -> None:
