@@ -158,7 +158,22 @@ def _cortical_tools(url: str, token: str, datastack: str) -> dict[str, Callable[
         root_id_lookup_main_table="nucleus_detection_v0",
         root_id_lookup_alt_tables=["nucleus_alternative_points"],
     )
-    return {"root_id_to_cell_id": lambda ids: client.root_id_to_cell_id(ids, client=cave).loc[ids]}
+    shapes: dict[int, Any] = {}
+
+    def vertex_labels(ids: Array) -> Any:
+        """Of one root, with the mesh at hand: a first call fetches it, in the order of x, y, z."""
+        root = int(ids[0])
+        if root not in shapes:
+            with contextlib.redirect_stdout(sys.stderr):
+                shapes[root] = client.mesh.get_mesh(root)
+            return np.zeros(len(shapes[root].vertices))
+        shape = shapes[root]
+        return client.mesh.compute_vertex_to_l2_mapping(root, shape.vertices, shape.faces)
+
+    return {
+        "root_id_to_cell_id": lambda ids: client.root_id_to_cell_id(ids, client=cave).loc[ids],
+        "vertex_labels": vertex_labels,
+    }
 
 
 class Peer:

@@ -22,6 +22,8 @@ from . import json
 Vertices = npt.NDArray[np.float32]
 Faces = npt.NDArray[np.uint32]
 Numbers = npt.NDArray[np.int64]
+Part = tuple[Vertices, Faces]
+"""Vertices in nm, (n, 3), and triangles, (m, 3)."""
 
 _INITIAL: Final = re.compile(r"~(\d+)/([\w\-]+\.shard):(\d+):(\d+)")
 _DYNAMIC: Final = re.compile(r"(\d+):\d+:[\d_\-]+")
@@ -174,7 +176,7 @@ def runs(fragments: Iterable[Fragment], most: int) -> list[Run]:
     return found
 
 
-def decode(data: bytes) -> tuple[Vertices, Faces]:
+def decode(data: bytes) -> Part:
     """A Draco file: (n, 3) vertices in nm, and (m, 3) triangles."""
     try:
         import DracoPy
@@ -188,20 +190,24 @@ def decode(data: bytes) -> tuple[Vertices, Faces]:
     return np.asarray(points, np.float32).reshape(-1, 3), np.asarray(faces, np.uint32).reshape(-1, 3)
 
 
-@dataclass(frozen=True, slots=True)
-class Welded:
-    """One mesh: (n, 3) float32 vertices in nm, (m, 3) uint32 triangles, and for each vertex the fragment it came from.
-
-    ``fragment`` (n,) counts in the order of the parts; of a vertex on a seam it is the first one.
-    """
+class Joined(NamedTuple):
+    """Fragments one behind the other: vertices (n, 3), triangles (m, 3), and where the vertices of each begin."""
 
     vertices: Vertices
     faces: Faces
-    fragment: Numbers
+    starts: Numbers
 
 
-def weld(parts: Sequence[tuple[Vertices, Faces]], nodes: Sequence[int], source: MeshSource) -> Welded:
-    """Join fragments into one mesh.
+def join(parts: Sequence[Part]) -> Joined:
+    """Put vertices and triangles of all fragments into one array each; whoever has the parts may let them go then."""
+    starts = np.cumsum([0, *(len(vertices) for vertices, _ in parts)])
+    faces = np.concatenate([part for _, part in parts])
+    faces += np.repeat(starts[:-1].astype(np.uint32), [len(part) for _, part in parts])[:, None]
+    return Joined(np.concatenate([vertices for vertices, _ in parts]), faces, starts)
+
+
+def weld(joined: Joined, nodes: Sequence[int], source: MeshSource) -> Part:
+    """Join fragments into one mesh: (n, 3) float32 vertices in nm, (m, 3) uint32 triangles.
 
     Two vertices at the same place become one if there are just two there and both lie on a face of a chunk of their own
     layer; those at edges and corners of chunks, of which there are more, stay apart. Vertices that no triangle uses are
@@ -209,15 +215,12 @@ def weld(parts: Sequence[tuple[Vertices, Faces]], nodes: Sequence[int], source: 
 
     Parameters
     ----------
-    parts
-        Vertices and triangles of each fragment.
+    joined
+        Vertices and triangles of all fragments.
     nodes
         The node of each.
     """
-    starts = np.cumsum([0, *(len(vertices) for vertices, _ in parts)])
-    vertices = np.concatenate([vertices for vertices, _ in parts])
-    shifts = starts[:-1].astype(np.uint32)
-    faces = np.concatenate([part + shift for (_, part), shift in zip(parts, shifts, strict=True)])
+    vertices, faces, starts = joined
     layers = np.array(nodes, np.int64) >> LAYER_SHIFT
     grid = source.grids.get(int(layers[0]), 1.0)
     seams = np.zeros(len(vertices), bool)
@@ -232,8 +235,7 @@ def weld(parts: Sequence[tuple[Vertices, Faces]], nodes: Sequence[int], source: 
     kept[first] |= kept[second]
     kept[second] = False
     renumbered = (np.cumsum(kept, dtype=np.uint32) - np.uint32(1))[number]
-    fragment = np.repeat(np.arange(len(parts)), np.diff(starts))
-    return Welded(vertices[kept], renumbered[faces], fragment[kept])
+    return vertices[kept], renumbered[faces]
 
 
 def _on_seam(

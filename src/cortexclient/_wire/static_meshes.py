@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from ..errors import DecodeError, MissingDependency
 from . import json
-from .meshes import Faces, Vertices, decode
+from .meshes import Part, Vertices, decode
 
-Part = tuple[Vertices, Faces]
 Span = tuple[int, int]
 """Bytes ``[start, stop)`` of an object."""
 

@@ -9,13 +9,12 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 
 from ..._types import IdArray
-from ..._wire.meshes import Faces, Fragment, MeshSource, Vertices, Welded, decode, weld
+from ..._wire.meshes import Fragment, MeshSource, Part, Vertices, decode, join, weld
 from ...errors import CortexError, CortexUsageError, DecodeError, MissingDependency, NotFoundError
 
 Source = Literal["auto", "graphene", "static"]
 SOURCES: Final = ("auto", "graphene", "static")
 Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-Part = tuple[Vertices, Faces]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +89,14 @@ class Assembly:
         """The vertices of each decoded fragment, with its node."""
         return [(fragment.node, self._parts[fragment][0]) for fragment in self.decoded]
 
-    def weld(self) -> Welded | None:
-        """The mesh of what is there; None if nothing is. The fragments' own arrays are let go."""
-        parts = [self._parts[fragment] for fragment in self.decoded]
-        return weld(parts, self.nodes.tolist(), self._source) if parts else None
-
     def mesh(self) -> Any:
-        """The mesh of what is there as cloud-volume's; None if nothing is."""
-        welded = self.weld()
-        if welded is None:
+        """The mesh of what is there as cloud-volume's; None if nothing is. The fragments are let go."""
+        if not self._parts:
             return None
-        return cloudvolume_mesh((welded.vertices, welded.faces), self.node, [lost.path for lost in self.missing])
+        nodes, joined = self.nodes, join([self._parts[fragment] for fragment in self.decoded])
+        self._parts.clear()
+        welded = weld(joined, nodes.tolist(), self._source)
+        return cloudvolume_mesh(welded, self.node, [lost.path for lost in self.missing])
 
     def incomplete(self, mesh: Any) -> CortexError:
         """The error that names what is missing."""

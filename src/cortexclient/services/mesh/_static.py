@@ -6,12 +6,10 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ..._fanout import fan_out
 from ..._wire import json
-from ..._wire.meshes import Faces, Vertices
-from ..._wire.static_meshes import LodManifest, Part, Span, StaticSource, decode_fragment, fragment_names
+from ..._wire.meshes import Part, join
+from ..._wire.static_meshes import LodManifest, Span, StaticSource, decode_fragment, fragment_names
 from ...config import STORAGE
 from ...errors import CortexError, DecodeError, NotFoundError
 from .._base import MINUTES, Session
@@ -29,16 +27,12 @@ class StaticMesh:
     parts: list[Part]
     missing: dict[str, CortexError] = field(default_factory=dict)
 
-    def joined(self) -> Part:
-        """All parts as one; their vertices stay apart, as in cloud-volume's ``get(fuse=False)``."""
-        starts = np.cumsum([0, *(len(vertices) for vertices, _ in self.parts)]).astype(np.uint32)
-        vertices: Vertices = np.concatenate([vertices for vertices, _ in self.parts])
-        faces: Faces = np.concatenate([part + s for (_, part), s in zip(self.parts, starts[:-1], strict=True)])
-        return vertices, faces
-
     def mesh(self) -> Any:
-        """What there is as cloud-volume's Mesh; None if there is nothing."""
-        return cloudvolume_mesh(self.joined(), self.node, list(self.missing)) if self.parts else None
+        """What there is as cloud-volume's Mesh, its parts not welded, as by its ``fuse=False``; None if nothing is."""
+        if not self.parts:
+            return None
+        vertices, faces, _ = join(self.parts)
+        return cloudvolume_mesh((vertices, faces), self.node, list(self.missing))
 
     def incomplete(self, mesh: Any) -> CortexError:
         """The error that names what is missing."""
