@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import resource
@@ -52,13 +53,14 @@ def do_parts(folder: Path, variables: Mapping[str, str], order: list[int]) -> No
 
 
 def _end(work: Callable[[], int]) -> None:
+    told, status = "", 5
     try:
         status = work()
     except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        status = 4
+        told, status = f"{error}\n", 4
     except Exception:  # noqa: BLE001 (the status says it)
-        traceback.print_exc()
-        status = 5
-    sys.stderr.flush()
+        told = traceback.format_exc()
+    with contextlib.suppress(OSError):  # stderr may be a file, which the limit is for too
+        sys.stderr.write(told)
+        sys.stderr.flush()
     os._exit(status)
