@@ -251,7 +251,10 @@ def by_standard_transform(neuron: Any, transform: str) -> Any:
 
 
 async def test_real_neurons_equal_the_referees_in_every_array(flavour: str, minnie: Sandbox) -> None:
-    """A few of the 83, or all with CORTEXCLIENT_EVERY_NEURON=1: caveclient, pcg_skel, standard_transform."""
+    """A few of the 83: caveclient, pcg_skel, standard_transform.
+
+    All of them, in some minutes: CORTEXCLIENT_EVERY_NEURON=1 pytest -o faulthandler_timeout=0 -k every_array
+    """
     caveclient = pytest.importorskip("caveclient")
     pytest.importorskip("standard_transform")
     cave = caveclient.CAVEclient(
@@ -274,6 +277,23 @@ async def test_real_neurons_equal_the_referees_in_every_array(flavour: str, minn
         for how, found in ours.items():
             theirs = await anyio.to_thread.run_sync(lambda root=root: by_pcg_skel(minnie, root, synapses=True))
             assert_same_meshwork(found[root], theirs if how is None else by_standard_transform(theirs, how))
+
+
+async def test_the_examples_page_on_real_neurons(client: AsyncCortexClient) -> None:
+    """Its sections on skeletons, spatial transformations and links, by both clients."""
+    pytest.importorskip("nglui")
+    for transform, unit in ((None, 1_000), ("rigid", 1), ("streamline", 1)):
+        nrn = await client.get_skeleton(REAL[0], synapses=True, transform=transform)  # type: ignore[arg-type]
+        assert 100 * unit < np.ptp(np.asarray(nrn.skeleton.vertices)[:, 1]) < 3_000 * unit
+        assert len(nrn.anno.pre_syn.df)
+        assert len(nrn.anno.post_syn.df)
+    proof_df = await client.tables.proofreading_status_and_strategy(status_axon=True).query(
+        desired_resolution=[1, 1, 1], split_positions=True
+    )
+    soma_depth = client.space.transform_nm.apply_dataframe("pt_position", proof_df, projection="y")
+    assert len(soma_depth) == len(proof_df) > 0
+    link = await client.neuroglancer_url(root_ids=[REAL[0]])
+    assert str(REAL[0]) in link
 
 
 async def test_a_transform_that_does_not_exist(client: AsyncCortexClient) -> None:
