@@ -208,7 +208,7 @@ class Peer:
         finally:
             watchdog.cancel()
         if not line:
-            raise RuntimeError(f"the peer gave no answer to {name} of {len(ids)} ids within {limit} s; see its stderr")
+            raise TimeoutError(f"the peer gave no answer to {name} of {len(ids)} ids within {limit} s; see its stderr")
         return np.load(answer), json.loads(line)
 
     def _write(self, job: dict[str, str]) -> None:
