@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
@@ -131,9 +131,9 @@ class Conversion:
         self._written = 0
         text = self._text = _Text(self._source, self._url)
         text.stopped = self._stopped
+        batches = self._batches(text, coordinate)
         try:
             with os.fdopen(handle, "wb") as file:
-                batches = self._batches(text, coordinate)
                 first = next(batches)
                 with pq.ParquetWriter(file, first.schema, **_layout(first.schema)) as writer:
                     for table in _grouped(first, batches):
@@ -146,11 +146,13 @@ class Conversion:
                 os.fsync(file.fileno())
             Path(name).replace(self._target)
         finally:
+            text.stopped = True  # Arrow reads ahead in a thread of its own: nothing of it may outlive this
+            batches.close()
             text.close()
             with suppress(FileNotFoundError):
                 Path(name).unlink()
 
-    def _batches(self, text: _Text, coordinate: type[np.generic]) -> Iterator[pa.Table]:
+    def _batches(self, text: _Text, coordinate: type[np.generic]) -> Generator[pa.Table, None, None]:
         """An empty table with the types of all, then the rows."""
         import pyarrow as pa
         from pyarrow import csv
@@ -160,7 +162,7 @@ class Conversion:
         empty = pa.schema(types.items()).empty_table()
         yield self._finished(empty, coordinate)
         try:
-            reader = csv.open_csv(
+            opened = csv.open_csv(
                 cast(IO[bytes], text),
                 csv.ReadOptions(column_names=list(types), block_size=BLOCK, skip_rows=skipped),
                 csv.ParseOptions(newlines_in_values=any(column.is_text for column in self._columns)),
@@ -173,8 +175,9 @@ class Conversion:
                     quoted_strings_can_be_null=False,
                 ),
             )
-            for batch in reader:
-                yield self._finished(pa.Table.from_batches([batch]), coordinate)
+            with opened as reader:
+                for batch in reader:
+                    yield self._finished(pa.Table.from_batches([batch]), coordinate)
         except pa.ArrowInvalid as error:
             if "Empty CSV file" not in str(error):
                 raise DecodeError(f"{self._url} is not what its header says: {str(error)[:300]}") from error

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from .._fanout import deadline
 from .._types import IdArray, Ids
-from ..errors import CortexUsageError
+from ..errors import CortexError, CortexUsageError
 from ..ids import as_ids
 from ..progress import ProgressLike, Reporter
 from ..services._base import MINUTES, Credentials, Service, internal
@@ -81,7 +81,7 @@ class AsyncExports(Service):
 
     async def reset_available_files(self, *, timeout: float | None = None) -> list[Export]:
         """List all exports anew."""
-        await self._session.cache.forget(("exports", self._roots()))
+        await self._forget_list()
         return await self.available_files(timeout=timeout)
 
     async def available_tables(self, *, timeout: float | None = None) -> list[str]:
@@ -239,6 +239,9 @@ class AsyncExports(Service):
             )
         return tuple(root_of(self._session, path) for path in paths)
 
+    async def _forget_list(self) -> None:
+        await self._session.cache.forget(("exports", self._roots()))
+
     async def _lake(self, found: list[Export], wanted: Mapping[str, IdArray], ordering: str | None) -> pl.LazyFrame:
         from . import _lakes
 
@@ -274,7 +277,11 @@ class AsyncExports(Service):
             return
         part = target.with_suffix(".csv.gz.part")
         with Reporter(progress, dump.bytes, "bytes") as reporter:
-            await fetch(bucket.store, dump, part, reporter.add)
+            try:
+                await fetch(bucket.store, dump, part, reporter.add)
+            except CortexError:
+                await self._forget_list()  # it may have been replaced since: who asks again shall see what is there
+                raise
         await _convert(part, target, columns, dump.url, progress)
 
 
