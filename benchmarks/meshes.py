@@ -149,7 +149,7 @@ def _labels(rounds: int, fragments: int) -> list[dict[str, Any]]:
     root = int(world.graph.root_ids()[0])
     with (
         SandboxProcess(world, latency=LATENCY) as sandbox,
-        Peer("cortical-tools", sandbox.url, sandbox.token, "minnie65_public") as peer,
+        Peer("cortical-tools' meshes", sandbox.url, sandbox.token, "minnie65_public") as peer,
     ):
         vertices = len(peer.call("vertex_labels", np.array([root]))[0])
         found: dict[str, list[tuple[float, float]]] = {"fragments": [], "geometry": [], "cortical-tools": []}

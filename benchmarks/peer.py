@@ -36,6 +36,7 @@ def main() -> None:
         "cortical-tools": _cortical_tools,
         "caveclient": _caveclient,
         "cloud-volume": _cloud_volume,
+        "cortical-tools' meshes": _cortical_meshes,
         "pcg_skel": _pcg_skel,
     }
     calls = peers[name](url, token, datastack)
@@ -158,22 +159,25 @@ def _cortical_tools(url: str, token: str, datastack: str) -> dict[str, Callable[
         root_id_lookup_main_table="nucleus_detection_v0",
         root_id_lookup_alt_tables=["nucleus_alternative_points"],
     )
+    return {"root_id_to_cell_id": lambda ids: client.root_id_to_cell_id(ids, client=cave).loc[ids]}
+
+
+def _cortical_meshes(url: str, token: str, datastack: str) -> dict[str, Callable[[Array], Any]]:
+    """The part of cortical-tools that is about meshes, which needs no tables."""
+    from cortical_tools.mesh import MeshClient
+
+    client = MeshClient(caveclient=_client(url, token, datastack))
     shapes: dict[int, Any] = {}
 
     def vertex_labels(ids: Array) -> Any:
-        """Of one root, with the mesh at hand: a first call fetches it, in the order of x, y, z."""
+        """Of one root, with the mesh at hand, its processes running: both of a first call."""
         root = int(ids[0])
-        if root not in shapes:
-            with contextlib.redirect_stdout(sys.stderr):
-                shapes[root] = client.mesh.get_mesh(root)
-            return np.zeros(len(shapes[root].vertices))
-        shape = shapes[root]
-        return client.mesh.compute_vertex_to_l2_mapping(root, shape.vertices, shape.faces)
+        with contextlib.redirect_stdout(sys.stderr):
+            if root not in shapes:
+                shapes[root] = client.get_mesh(root)
+            return client.compute_vertex_to_l2_mapping(root, shapes[root].vertices, shapes[root].faces)
 
-    return {
-        "root_id_to_cell_id": lambda ids: client.root_id_to_cell_id(ids, client=cave).loc[ids],
-        "vertex_labels": vertex_labels,
-    }
+    return {"vertex_labels": vertex_labels}
 
 
 class Peer:
