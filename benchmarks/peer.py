@@ -170,12 +170,12 @@ def _cortical_meshes(url: str, token: str, datastack: str) -> dict[str, Callable
     shapes: dict[int, Any] = {}
 
     def vertex_labels(ids: Array) -> Any:
-        """Of one root, with the mesh at hand, its processes running: both of a first call."""
+        """Of one root, the mesh at hand, in this process: to start four more takes it longer than a mesh does."""
         root = int(ids[0])
         with contextlib.redirect_stdout(sys.stderr):
             if root not in shapes:
                 shapes[root] = client.get_mesh(root)
-            return client.compute_vertex_to_l2_mapping(root, shapes[root].vertices, shapes[root].faces)
+            return client.compute_vertex_to_l2_mapping(root, shapes[root].vertices, shapes[root].faces, n_jobs=1)
 
     return {"vertex_labels": vertex_labels}
 

@@ -252,7 +252,7 @@ def _on_seam(
 
 def _pairs(vertices: Vertices, seams: npt.NDArray[np.bool_], grid: float) -> tuple[Numbers, Numbers]:
     """Numbers of vertices to merge: places with just two vertices, both on a seam."""
-    keys = _packed(vertices, grid)
+    keys = packed(vertices, grid)
     spread = (keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _FILTER_BITS)
     touched = np.zeros(1 << _FILTER_BITS, bool)
     touched[spread[seams]] = True
@@ -267,7 +267,7 @@ def _pairs(vertices: Vertices, seams: npt.NDArray[np.bool_], grid: float) -> tup
     return first[both], second[both]
 
 
-def _packed(vertices: Vertices, grid: float) -> npt.NDArray[np.uint64]:
+def packed(vertices: Vertices, grid: float) -> npt.NDArray[np.uint64]:
     """One number for each place: its steps on the lattice, or its rank where the vertices lie on none."""
     low = vertices.min(axis=0, initial=np.inf)
     keys = np.zeros(len(vertices), np.uint64)

@@ -131,7 +131,8 @@ class AsyncMesh(MeshCalls):
         if assembly.missing:
             raise assembly.incomplete(None)
         parts = [(part, owner) for owner, part in assembly.vertices() if wanted is None or owner in wanted]
-        labels = await asyncio.to_thread(label_by_place, shape[0], parts)
+        pitch = (await self._store.source()).graph.pitch
+        labels = await asyncio.to_thread(label_by_place, shape[0], parts, pitch)
         return await asyncio.to_thread(spread, labels, shape[1], hops) if wanted is None else labels
 
     async def _evidence(self, node: int, nodes: IdArray | None, points: Floats | None) -> Evidence:

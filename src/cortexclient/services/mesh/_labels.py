@@ -7,20 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..._types import BoolArray, IdArray
-from ..._wire.meshes import Faces, Vertices
+from ..._wire.meshes import Faces, Vertices, packed
 
 
-def label_by_place(vertices: Vertices, parts: Sequence[tuple[Vertices, int]]) -> IdArray:
+def label_by_place(vertices: Vertices, parts: Sequence[tuple[Vertices, int]], pitch: float) -> IdArray:
     """Give each vertex the node whose fragment has a vertex at the very same place; 0 where none has.
 
-    Of a vertex on a seam, which both fragments have, it is the node that comes first.
+    Of a vertex on a seam, which both fragments have, it is the node that comes first. ``pitch`` (nm) is that of the
+    lattice on which the fragments' vertices lie.
     """
-    places = np.concatenate([part for part, _ in parts]) if parts else np.empty((0, 3), np.float32)
+    if not parts:
+        return np.zeros(len(vertices), np.int64)
     nodes = np.repeat(np.array([node for _, node in parts], np.int64), [len(part) for part, _ in parts])
-    known, row = np.unique(_as_rows(places), return_index=True)
-    wanted = _as_rows(vertices)
-    if not len(known):
-        return np.zeros(len(wanted), np.int64)
+    keys = packed(np.concatenate([*(part for part, _ in parts), vertices]), pitch)
+    known, row = np.unique(keys[: len(nodes)], return_index=True)
+    wanted = keys[len(nodes) :]
     found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     return np.where(known[found] == wanted, nodes[row[found]], 0)
 
@@ -42,9 +43,3 @@ def spread(labels: IdArray, faces: Faces, hops: int, closed: BoolArray | None = 
             break
         np.maximum.at(labels, front[:, 1], labels[front[:, 0]])
     return labels
-
-
-def _as_rows(points: Vertices) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    """Each point as one value that can be compared, bit by bit; minus zero is zero."""
-    rows = np.ascontiguousarray(points + np.float32(0), np.float32)
-    return rows.view([("x", np.float32), ("y", np.float32), ("z", np.float32)]).reshape(-1)
