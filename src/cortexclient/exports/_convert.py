@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -146,13 +146,11 @@ class Conversion:
                 os.fsync(file.fileno())
             Path(name).replace(self._target)
         finally:
-            text.stopped = True  # Arrow reads ahead in a thread of its own: nothing of it may outlive this
-            batches.close()
             text.close()
             with suppress(FileNotFoundError):
                 Path(name).unlink()
 
-    def _batches(self, text: _Text, coordinate: type[np.generic]) -> Generator[pa.Table, None, None]:
+    def _batches(self, text: _Text, coordinate: type[np.generic]) -> Iterator[pa.Table]:
         """An empty table with the types of all, then the rows."""
         import pyarrow as pa
         from pyarrow import csv
@@ -161,26 +159,24 @@ class Conversion:
         types = {column.name: column.arrow() for column in self._columns}
         empty = pa.schema(types.items()).empty_table()
         yield self._finished(empty, coordinate)
-        try:
-            opened = csv.open_csv(
-                cast(IO[bytes], text),
-                csv.ReadOptions(column_names=list(types), block_size=BLOCK, skip_rows=skipped),
-                csv.ParseOptions(newlines_in_values=any(column.is_text for column in self._columns)),
-                csv.ConvertOptions(
-                    column_types=types,
-                    true_values=["t", "true"],
-                    false_values=["f", "false"],
-                    null_values=[""],
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
-                ),
-            )
-            with opened as reader:
-                for batch in reader:
-                    yield self._finished(pa.Table.from_batches([batch]), coordinate)
-        except pa.ArrowInvalid as error:
-            if "Empty CSV file" not in str(error):
-                raise DecodeError(f"{self._url} is not what its header says: {str(error)[:300]}") from error
+        convert = csv.ConvertOptions(
+            column_types=types,
+            true_values=["t", "true"],
+            false_values=["f", "false"],
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        parse = csv.ParseOptions(newlines_in_values=any(column.is_text for column in self._columns))
+        for block in _records(text):
+            # whole blocks in memory: Arrow's stream reads ahead in threads that may outlive Python, and then never end
+            read = csv.ReadOptions(column_names=list(types), use_threads=False, skip_rows=skipped)
+            skipped = 0
+            try:
+                yield self._finished(csv.read_csv(cast(Any, pa.BufferReader(block)), read, parse, convert), coordinate)
+            except pa.ArrowInvalid as error:
+                if "Empty CSV file" not in str(error):
+                    raise DecodeError(f"{self._url} is not what its header says: {str(error)[:300]}") from error
 
     def _finished(self, table: pa.Table, coordinate: type[np.generic]) -> pa.Table:
         """Points split, times in UTC."""
@@ -197,6 +193,21 @@ class Conversion:
             else:
                 done[column.name] = values
         return pa.table(done)
+
+
+def _records(text: _Text) -> Iterator[bytes]:
+    """The text in blocks that end where a record does: at a line break outside quotes."""
+    rest = b""
+    while data := text.read(BLOCK):
+        data = rest + data
+        end = data.rfind(b"\n") + 1
+        while end and data.count(b'"', 0, end) % 2:
+            end = data.rfind(b"\n", 0, end - 1) + 1
+        if end:
+            yield data[:end]
+        rest = data[end:]
+    if rest:
+        yield rest
 
 
 def _axis(values: npt.NDArray[np.float64], coordinate: type[np.generic]) -> pa.Array[Any]:
