@@ -8,7 +8,6 @@ import pickle
 import pytest
 
 from cortexclient import DatasetSpec, NotFoundError, datasets, get_spec, known_specs, register
-from cortexclient.datasets import spec as home
 
 PRESETS = {
     "minnie_public": "minnie65_public",
@@ -16,12 +15,6 @@ PRESETS = {
     "v1dd": "v1dd",
     "v1dd_public": "v1dd_public",
 }
-
-
-@pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten."""
-    monkeypatch.setattr(home, "_SPECS", dict(home._SPECS))
 
 
 def test_the_presets_are_known_by_name_and_by_datastack() -> None:
@@ -44,7 +37,6 @@ def test_a_spec_is_itself() -> None:
     assert get_spec(mine) is mine
 
 
-@pytest.mark.usefixtures("registry")
 def test_a_registered_spec_is_found() -> None:
     mine = register(DatasetSpec(name="fish", datastack="fish1_public"))
     assert get_spec("fish") is get_spec("fish1_public") is mine
