@@ -24,13 +24,19 @@ from .peer import Peer
 from .populations import POINTS, WORLD, Ids, populations
 from .report import keep
 
-PEER_IDS = {"newest": None, "versions": None, "between": 200, "without_nucleus": 100, "mixed": None}
-"""How many ids of each part are asked, of both: the peer needs a round of live queries for nearly each of some."""
+PEER = {
+    "newest": (None, 1_200.0),
+    "versions": (None, 1_200.0),
+    "between": (200, 1_200.0),
+    "without_nucleus": (100, 1_200.0),
+    "mixed": (None, 300.0),
+}
+"""How many ids of each part are asked, of both: the peer needs a round of live queries for nearly each of some. And the
+seconds that it is given: `mixed` would take hours. The ratios of a peer that did not finish are lower bounds, and its
+requests are those that it sends in as many seconds to a server without latency and prices.
+"""
 
 OPTIONS: dict[str, Any] = {"latency": "20ms", "service_times": True}
-PATIENCE = 1_200.0
-"""Seconds that the peer is given. For `mixed` it would take hours: the ratios of a peer that did not finish are lower
-bounds, and its requests are those that it sends in as many seconds to a server without latency and prices."""
 
 
 def run(rounds: int = 5, world_options: dict[str, Any] = WORLD, size: int = 10_000) -> None:
@@ -41,19 +47,21 @@ def run(rounds: int = 5, world_options: dict[str, Any] = WORLD, size: int = 10_0
     rows: list[dict[str, Any]] = []
     setting = OPTIONS | {"world": world_options, "workers": 16, "ours_rounds": rounds, "peer_rounds": 1}
     with SandboxProcess(world, **OPTIONS) as sandbox:
-        for name, most in PEER_IDS.items():
-            rows.append(_part(name, parts[name][:most], parts["missing"], world, sandbox, rounds))
+        for name, (most, patience) in PEER.items():
+            rows.append(_part(name, parts[name][:most], parts["missing"], world, sandbox, patience, rounds))
             keep("foundation", "root_id_to_cell_id", setting, rows)
 
 
-def _part(name: str, ids: Ids, missing: Ids, world: World, sandbox: SandboxProcess, rounds: int) -> dict[str, Any]:
+def _part(
+    name: str, ids: Ids, missing: Ids, world: World, sandbox: SandboxProcess, patience: float, rounds: int
+) -> dict[str, Any]:
     before = [asyncio.run(_ours(ids, sandbox)) for _ in range(rounds // 2)]
     known = np.setdiff1d(ids, missing)  # an id that does not exist makes the peer raise: it is spared those
-    theirs = _theirs(known, sandbox)
+    theirs = _theirs(known, sandbox, patience)
     finished = theirs.answer is not None
     if not finished:  # where answers cost no time, it sends more of its requests
         with SandboxProcess(world) as quick:
-            theirs = _theirs(known, quick)._replace(seconds=PATIENCE)
+            theirs = _theirs(known, quick, patience)._replace(seconds=patience)
     ours = before + [asyncio.run(_ours(ids, sandbox)) for _ in range(rounds - len(before))]
     mine = pd.Series(ours[0]["answer"], index=ids).loc[known].to_numpy()
     differ, by_time = _compare(world, known, mine, theirs.answer)
@@ -83,14 +91,14 @@ class Theirs(NamedTuple):
     requests: int
 
 
-def _theirs(ids: Ids, sandbox: SandboxProcess) -> Theirs:
+def _theirs(ids: Ids, sandbox: SandboxProcess, patience: float) -> Theirs:
     sandbox.counters.reset()
     try:
         with Peer("cortical-tools", sandbox.url, sandbox.token, "minnie65_public") as peer:
-            answer, taken = peer.call("root_id_to_cell_id", ids, limit=PATIENCE)
+            answer, taken = peer.call("root_id_to_cell_id", ids, limit=patience)
         return Theirs(answer, taken["seconds"], sandbox.counters.snapshot().total.requests)
     except TimeoutError:
-        return Theirs(None, PATIENCE, sandbox.counters.snapshot().total.requests)
+        return Theirs(None, patience, sandbox.counters.snapshot().total.requests)
 
 
 async def _ours(ids: Ids, sandbox: SandboxProcess) -> dict[str, Any]:
