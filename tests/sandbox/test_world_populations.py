@@ -58,8 +58,9 @@ def test_populations_are_the_same_every_time(world: World) -> None:
 def test_bulk_repeats_each_of_its_roots(world: World) -> None:
     ids = bulk(world, size=20_000, distinct=5_000)
     assert len(ids) == 20_000
-    assert len(np.unique(ids)) == 5_000
-    assert world.graph.is_root(ids).all()
+    distinct = np.unique(ids)
+    assert len(distinct) == 5_000
+    assert (~world.graph.is_root(distinct)).sum() == 50  # the unknown ones
 
 
 def test_a_world_that_is_too_small_is_refused(world: World) -> None:
