@@ -139,14 +139,14 @@ class Skeleton:
         MissingDependency
             meshparty is not installed.
         """
+        if not len(self.lvl2_ids):
+            raise CortexUsageError("this skeleton names no level-2 chunks, which a Meshwork is made of")
         try:
             from meshparty import meshwork, skeleton, trimesh_io
         except ImportError as error:
             raise MissingDependency("meshparty", "skeleton", "Skeleton.to_meshwork") from error
         import pandas as pd
 
-        if not len(self.lvl2_ids):
-            raise CortexUsageError("this skeleton names no level-2 chunks, which a Meshwork is made of")
         tree = skeleton.Skeleton(
             vertices=self.vertices.copy(),
             edges=self.edges.copy(),

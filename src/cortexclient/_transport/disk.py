@@ -189,10 +189,14 @@ class DiskCache:
         if self._connection is None or self._owner != os.getpid():  # a forked child must not use its parent's
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
-            file.execute("PRAGMA journal_mode = WAL")
-            file.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last values, and breaks none
-            file.execute(f"PRAGMA journal_size_limit = {64 << 20}")
-            file.executescript(TABLES)
+            try:
+                file.execute("PRAGMA journal_mode = WAL")
+                file.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last values, and breaks none
+                file.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+                file.executescript(TABLES)
+            except sqlite3.Error:  # several threads may open it at once
+                file.close()
+                raise
             self._connection, self._owner = file, os.getpid()
             weakref.finalize(self, _close, file, self._owner)
         return self._connection
