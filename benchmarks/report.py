@@ -94,5 +94,6 @@ def show(title: str, setting: dict[str, Any], rows: list[dict[str, Any]]) -> Non
     for column in rows[0]:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
-        table.add_row(*(f"{value:,.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+        values = (row.get(column, "") for column in rows[0])
+        table.add_row(*(f"{value:,.4g}" if isinstance(value, float) else str(value) for value in values))
     Console(width=160).print(table)
