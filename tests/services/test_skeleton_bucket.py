@@ -97,7 +97,8 @@ async def test_a_token_that_ends_in_mid_run_is_renewed(
                 own_world.skeletons.passes.revoke()
     assert sorted(outcome.id for outcome in arrived if outcome.ok) == sorted(cached[:300])
     assert requests(server, "get_cached_skeletons") == 0
-    assert 3 <= requests(server, "get_skeleton_token") <= 5  # shared by all who were refused
+    # shared by all who were refused; both ends may fall into one renewal
+    assert 2 <= requests(server, "get_skeleton_token") <= 5
 
 
 async def test_tokens_are_renewed_before_they_end(
