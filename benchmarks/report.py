@@ -59,16 +59,22 @@ def as_markdown(part: str) -> str:
 def _table(name: str, kept: dict[str, Any]) -> str:
     rows, told = kept["rows"], kept["machine"]
     # what a row is about comes first, then what was counted, then what was measured
-    columns = sorted(rows[0], key=lambda column: (float, int, str).index(type(rows[0][column])), reverse=True)
+    columns = sorted(rows[0], key=lambda column: _rank(rows[0][column]))
     lines = [
         [column.replace("_", " ") for column in columns],
-        ["---:" if isinstance(rows[0].get(column), int | float) else "---" for column in columns],
+        ["---:" if _rank(rows[0][column]) else "---" for column in columns],
         *([_cell(row.get(column, "")) for column in columns] for row in rows),
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     packages = ", ".join(f"{package} {number}" for package, number in told["packages"].items())
     place = f"{told['cores']} cores ({told['platform']}), load {told['load']} when done, Python {told['python']}"
     return f"**{name}**\n\n{table}\n\n<small>{_setting(kept['setting'])}. {place}, {packages}.</small>"
+
+
+def _rank(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return 1 + isinstance(value, float)
 
 
 def _setting(setting: dict[str, Any]) -> str:

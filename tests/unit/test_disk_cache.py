@@ -146,6 +146,24 @@ async def test_cancelled_calls_leave_it_usable(tmp_path: Path) -> None:
     assert (await disk.info()).problem is None
 
 
+async def test_calls_at_once_do_not_meet_in_a_statement(tmp_path: Path) -> None:
+    """Threads that share a connection can: sqlite3 keeps prepared statements by their text, and calls that misuse."""
+    disk = DiskCache(tmp_path, 1 << 30)
+
+    async def use(number: int) -> None:
+        await disk.put(number, bytes(number), RAW)
+        assert await disk.get(number, RAW) == (bytes(number),)
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        await asyncio.gather(*(use(number) for number in range(2_000)))
+    finally:
+        sys.setswitchinterval(usual)
+    info = await disk.info()
+    assert (info.entries, info.misses, info.problem) == (2_000, 0, None)
+
+
 WRITER = """
 import asyncio, sys
 from pathlib import Path
@@ -187,8 +205,9 @@ def test_killed_writers_leave_no_wrong_value(tmp_path: Path) -> None:
         assert right > 20
         assert info.problem is None
         assert info.bytes <= 2_000_000 + 2 * 10_500, "those that were killed had no time to clear up"
-        assert disk._open().execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert disk._open().execute("SELECT COUNT(*), SUM(size) FROM entries").fetchone() == (info.entries, info.bytes)
+        with disk._file() as file:
+            assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert file.execute("SELECT COUNT(*), SUM(size) FROM entries").fetchone() == (info.entries, info.bytes)
 
 
 def _giving(value: int):  # type: ignore[no-untyped-def]

@@ -15,9 +15,11 @@ import asyncio
 import hashlib
 import os
 import sqlite3
+import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
@@ -47,6 +49,7 @@ CREATE TRIGGER IF NOT EXISTS came AFTER INSERT ON entries BEGIN
 CREATE TRIGGER IF NOT EXISTS went AFTER DELETE ON entries BEGIN
     UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.size; END;
 """
+FORGET: Final = "DELETE FROM entries WHERE key = ?"
 
 
 class Codec(NamedTuple, Generic[T]):
@@ -90,8 +93,7 @@ class DiskCache:
         self.folder = folder
         self.max_bytes = max_bytes
         self._clock = clock
-        self._connection: sqlite3.Connection | None = None
-        self._owner = 0
+        self._own()
         self._hits = self._misses = 0
         self._problem: str | None = None
 
@@ -148,63 +150,86 @@ class DiskCache:
     # -- in threads: each is one statement, or several that may be interrupted anywhere --------------------------------
 
     def _get(self, name: bytes) -> bytes | None:
-        file, now = self._open(), self._clock()
-        row = file.execute("SELECT digest, value, used FROM entries WHERE key = ?", (name,)).fetchone()
-        if row is None:
-            return None
-        digest, value, used = row
-        if digest != _digest(name, value):
-            self._forget(name)
-            return None
-        if now - used > TOUCH_SECONDS:
-            file.execute("UPDATE entries SET used = ? WHERE key = ?", (now, name))
-        return bytes(value)
+        now = self._clock()
+        with self._file() as file:
+            row = file.execute("SELECT digest, value, used FROM entries WHERE key = ?", (name,)).fetchone()
+            if row is None:
+                return None
+            digest, value, used = row
+            if digest != _digest(name, value):
+                file.execute(FORGET, (name,))
+                return None
+            if now - used > TOUCH_SECONDS:
+                file.execute("UPDATE entries SET used = ? WHERE key = ?", (now, name))
+            return bytes(value)
 
     def _put(self, name: bytes, value: bytes) -> None:
         if len(value) > min(self.max_bytes, LARGEST):
             return
-        file = self._open()
         row = (name, _digest(name, value), value, len(value), self._clock())
-        file.execute("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)", row)
-        bound = self.max_bytes
-        while self._totals()[1] > bound:
-            bound = int(self.max_bytes * ROOM)
-            oldest = "DELETE FROM entries WHERE key IN (SELECT key FROM entries ORDER BY used LIMIT 8)"
-            if not file.execute(oldest).rowcount:
-                return
+        with self._file() as file:
+            file.execute("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)", row)
+            bound = self.max_bytes
+            while file.execute("SELECT bytes FROM totals").fetchone()[0] > bound:
+                bound = int(self.max_bytes * ROOM)
+                oldest = "DELETE FROM entries WHERE key IN (SELECT key FROM entries ORDER BY used LIMIT 8)"
+                if not file.execute(oldest).rowcount:
+                    return
 
     def _forget(self, name: bytes) -> None:
-        self._open().execute("DELETE FROM entries WHERE key = ?", (name,))
+        with self._file() as file:
+            file.execute(FORGET, (name,))
 
     def _clear(self) -> None:
-        file = self._open()
-        file.execute("DELETE FROM entries")
-        file.execute("VACUUM")
+        with self._file() as file:
+            file.execute("DELETE FROM entries")
+            file.execute("VACUUM")
 
     def _totals(self) -> tuple[int, int]:
-        entries, size = self._open().execute("SELECT entries, bytes FROM totals").fetchone()
+        with self._file() as file:
+            entries, size = file.execute("SELECT entries, bytes FROM totals").fetchone()
         return entries, size
 
+    @contextmanager
+    def _file(self) -> Iterator[sqlite3.Connection]:
+        """A connection for this thread alone: threads that share one can meet in the same prepared statement."""
+        if self._owner != os.getpid():  # a forked child must not use its parent's
+            self._own()
+        idle = self._idle
+        try:
+            file = idle.pop()
+        except IndexError:
+            with self._opening:  # a new file takes its journal mode from one connection; others would find it locked
+                file = self._open()
+        try:
+            yield file
+        except BaseException:
+            file.close()
+            raise
+        idle.append(file)
+
+    def _own(self) -> None:
+        self._idle: list[sqlite3.Connection] = []
+        self._owner, self._opening = os.getpid(), threading.Lock()
+        weakref.finalize(self, _close, self._idle, self._owner)
+
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None or self._owner != os.getpid():  # a forked child must not use its parent's
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
-            try:
-                file.execute("PRAGMA journal_mode = WAL")
-                file.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last values, and breaks none
-                file.execute(f"PRAGMA journal_size_limit = {64 << 20}")
-                file.executescript(TABLES)
-            except sqlite3.Error:  # several threads may open it at once
-                file.close()
-                raise
-            self._connection, self._owner = file, os.getpid()
-            weakref.finalize(self, _close, file, self._owner)
-        return self._connection
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            file.execute("PRAGMA journal_mode = WAL")
+            file.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last values, and breaks none
+            file.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+            file.executescript(TABLES)
+        except sqlite3.Error:
+            file.close()
+            raise
+        return file
 
 
-def _close(file: sqlite3.Connection, owner: int) -> None:
-    if owner == os.getpid():
-        file.close()
+def _close(idle: list[sqlite3.Connection], owner: int) -> None:
+    while idle and owner == os.getpid():
+        idle.pop().close()
 
 
 def _name(key: Hashable) -> bytes:
