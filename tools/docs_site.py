@@ -22,7 +22,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs adds the folder of this file only
 
-from benchmarks import report  # noqa: E402
+from benchmarks import charts, report  # noqa: E402
 from tools.docs_blocks import Block, Output, run  # noqa: E402
 
 FROM_ROOT = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "index.md"}
@@ -30,7 +30,8 @@ FROM_ROOT = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md
 LINK = re.compile(r"(\]\()(?!https?://|#|mailto:)([^)#\s]+)")
 ROLE = re.compile(r":(?:attr|class|exc|func|meth|mod):(?=<code>)")
 """Sphinx' roles in docstrings, in front of what they mark as code."""
-FIGURES = re.compile(r"<!-- figures: (\w+) -->")
+FIGURES = re.compile(r"<!-- (figures|charts): (\w+) -->")
+DRAWN = {"figures": report.as_markdown, "charts": charts.as_html}
 
 
 def on_startup(**_: Any) -> None:
@@ -53,7 +54,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = next(
         (root for root, target in FROM_ROOT.items() if target == place and root != "README.md"), f"docs/{place}"
     )
-    markdown = FIGURES.sub(lambda part: report.as_markdown(part[1]), markdown)
+    markdown = FIGURES.sub(lambda told: DRAWN[told[1]](told[2]), markdown)
     return LINK.sub(lambda found: found[1] + site_link(found[2], source, place), with_outputs(markdown, ROOT / source))
 
 
