@@ -77,7 +77,7 @@ print("alive")
     start = time.perf_counter()
     process.send_signal(signal.SIGINT)
     line = process.stdout.readline()
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < sandbox.weather.latency, "it did not wait for the answer"
     word, more_sockets = line.split()
     assert word == "interrupted"
     assert int(more_sockets) <= 0  # the requests that were under way took their connections with them
