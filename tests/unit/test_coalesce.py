@@ -57,10 +57,12 @@ async def test_each_gets_its_own_part() -> None:
 async def test_a_lone_call_does_not_wait() -> None:
     server, coalescer = Server(), Coalescer()
     loop = asyncio.get_running_loop()
-    started = loop.time()
+    taken = []
     for i in range(1, 51):
+        started = loop.time()
         await ask(coalescer, server, i)
-    assert loop.time() - started < 0.5 * 50 * TICK
+        taken.append(loop.time() - started)
+    assert sorted(taken)[25] < 0.5 * TICK
     assert len(server.batches) == 50
 
 

@@ -109,11 +109,9 @@ async def test_a_longer_retry_after_than_allowed_is_an_error_at_once() -> None:
 
 async def test_no_wait_begins_that_would_pass_the_deadline() -> None:
     run, waits = retrier(RetryPolicy(deadline=0.2))
-    started = asyncio.get_running_loop().time()
     with pytest.raises(ConnectError):
         await run(Script(broken(after=10.0)))
     assert waits == []
-    assert asyncio.get_running_loop().time() - started < 0.2
 
 
 async def test_cancellation_goes_through_and_is_not_tried_again() -> None:
