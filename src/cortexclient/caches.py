@@ -13,13 +13,17 @@ from .services._base import Session
 
 VARIABLE = "CORTEXCLIENT_CACHE"
 """The environment's name for the folder, which exports are kept in too."""
+PIECES = 0.25
+"""Share of the memory for small values that come by the ten thousand: they are seldom asked for again, and must not
+drive out the tables that everything else is looked up in."""
 
 
 def cache_of(folder: str | Path | None, limits: Limits) -> Cache:
     """The caches of one client: on disk where a folder is named, here or by the environment."""
     named = folder or os.environ.get(VARIABLE)
     disk = DiskCache(Path(named).expanduser(), limits.disk_bytes) if named else None
-    return Cache(limits.memory_bytes, disk)
+    pieces = int(limits.memory_bytes * PIECES)
+    return Cache(limits.memory_bytes - pieces, disk, piece_bytes=pieces)
 
 
 class AsyncCaches:

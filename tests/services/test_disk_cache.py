@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from cortexclient import AsyncCortexClient, CortexClient, Limits
 from cortexclient.mapping import _annotations
 from cortexclient.sandbox import Sandbox, World
+from cortexclient.sandbox.worlds.examples_page import ROOTS
 
 from .conftest import client_of
 
@@ -45,6 +47,19 @@ async def test_skeletons_and_fragments_come_from_disk(
         assert (again[root].root, again[root].root_id) == (skeletons[root].root, root)
     np.testing.assert_array_equal(same.vertices, mesh.vertices)
     np.testing.assert_array_equal(same.faces, mesh.faces)
+
+
+async def test_calls_at_once_share_what_is_looked_for_on_disk(
+    flavour: str, sandbox: Sandbox, world: World, tmp_path: Path
+) -> None:
+    root = ROOTS[0]
+    async with client_of(flavour, sandbox, cache_dir=tmp_path) as client:
+        sandbox.counters.reset()
+        meshes = await asyncio.gather(*[client.mesh.get_mesh(root) for _ in range(4)])
+        routes = sandbox.counters.snapshot().routes
+    assert len({len(mesh.faces) for mesh in meshes}) == 1
+    asked = routes["GET /storage/{bucket}/{path:path}"].requests
+    assert asked <= len(world.meshes.pieces(root, 2)) + 1, "each fragment once, and the folder's info"
 
 
 async def test_tables_of_a_version_come_from_disk(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import gc
 import sys
+import weakref
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cortexclient._transport.cache import Cache, size_of
+from cortexclient._transport.disk import DiskCache
 
 
 class Loader:
@@ -143,6 +148,21 @@ async def test_clear_forgets_what_is_under_way_too() -> None:
     assert cache.info().entries == 1
 
 
+class Large:
+    """Something that can be watched."""
+
+
+async def test_clear_lets_go_of_values_whose_time_is_not_up() -> None:
+    cache, large = Cache(), Large()
+    watched = weakref.ref(large)
+    await cache.get("volatile", giving(1), ttl=3600)
+    await cache.keep("k", large)
+    del large
+    cache.clear()
+    gc.collect()
+    assert watched() is None
+
+
 def test_the_size_counts_what_containers_hold() -> None:
     array = np.zeros(1000, np.int64)
     assert size_of(array) >= 8000
@@ -173,3 +193,36 @@ async def test_values_that_were_loaded_elsewhere() -> None:
     await cache.forget("never there")
     assert await cache.recall("b") is None
     assert (cache.info().entries, cache.info().bytes) == (0, 0)
+
+
+async def test_pieces_are_bounded_by_bytes_of_their_own() -> None:
+    cache = Cache(max_bytes=1000, piece_bytes=10 * sys.getsizeof(bytes(100)))
+    await cache.keep("table", bytes(500))
+    for number in range(100):
+        await cache.pieces.keep({("piece", number): bytes(100)})
+        assert cache.pieces.peek(("piece", 0)) is not None, "used again and again, it stays"
+    await cache.pieces.keep({"too large": bytes(5000)})
+    assert cache.pieces.peek("too large") is None
+    assert len(cache.pieces) == 10
+    assert cache.pieces.held == cache.pieces.max_bytes
+    assert await cache.recall("table") == bytes(500), "what comes by the thousand does not drive the rest out"
+    info = cache.info()
+    assert (info.entries, info.bytes) == (11, cache.pieces.max_bytes + sys.getsizeof(bytes(500)))
+    await cache.pieces.forget([("piece", 99), "never there"])
+    assert cache.pieces.peek(("piece", 99)) is None
+    twin = copy.copy(cache)
+    assert (twin.pieces.max_bytes, len(twin.pieces)) == (cache.pieces.max_bytes, 0)
+    cache.clear()
+    assert (cache.info().entries, cache.info().bytes) == (0, 0)
+
+
+async def test_pieces_are_kept_on_disk(tmp_path: Path) -> None:
+    first, second = (Cache(1000, DiskCache(tmp_path, 1 << 20)) for _ in range(2))
+    await first.pieces.keep({"a": b"1", "b": b"2"})
+    assert await second.pieces.load(["a", "x", "b"]) == {"a": b"1", "b": b"2"}
+    assert second.pieces.peek("a") == b"1", "in memory from now on"
+    assert second.disk is not None
+    assert ((await second.disk.info()).hits, (await second.disk.info()).misses) == (2, 1)
+    await second.pieces.forget(["a"])
+    assert await Cache(1000, DiskCache(tmp_path, 1 << 20)).pieces.load(["a", "b"]) == {"b": b"2"}
+    assert await Cache(1000).pieces.load(["a"]) == {}

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .pieces import Pieces
+
 if TYPE_CHECKING:
     from aiocache import SimpleMemoryCache
 
@@ -59,32 +61,53 @@ class Cache:
         How much to keep. A value larger than that is passed on and not kept.
     disk
         Keeps what is got or kept with a codec, for other processes and times. What has no codec may change.
+    piece_bytes
+        How much to keep of `pieces`.
+
+    Attributes
+    ----------
+    pieces
+        The small values among them, in a cache of their own over the same disk.
     """
 
-    def __init__(self, max_bytes: int = 256 << 20, disk: DiskCache | None = None) -> None:
+    def __init__(
+        self, max_bytes: int = 192 << 20, disk: DiskCache | None = None, *, piece_bytes: int = 64 << 20
+    ) -> None:
         self.max_bytes = max_bytes
         self.disk = disk
+        self.pieces = Pieces(piece_bytes, disk)
         self._hits = 0
         self._misses = 0
         self._flights: dict[Hashable, _Flight] = {}
+        self._memory: SimpleMemoryCache | None = None
         self.clear()
 
-    def __getstate__(self) -> tuple[int, DiskCache | None]:
-        """The size and the disk: a copy or a pickle has nothing in memory."""
-        return self.max_bytes, copy.copy(self.disk)
+    def __getstate__(self) -> tuple[int, DiskCache | None, int]:
+        """The sizes and the disk: a copy or a pickle has nothing in memory."""
+        return self.max_bytes, copy.copy(self.disk), self.pieces.max_bytes
 
-    def __setstate__(self, state: tuple[int, DiskCache | None]) -> None:
-        Cache.__init__(self, *state)
+    def __setstate__(self, state: tuple[int, DiskCache | None, int]) -> None:
+        max_bytes, disk, piece_bytes = state
+        Cache.__init__(self, max_bytes, disk, piece_bytes=piece_bytes)
 
     def clear(self) -> None:
         """Forget all that is in memory; what is under way arrives, but is not kept there."""
-        self._memory: SimpleMemoryCache | None = None
+        if self._memory is not None:
+            self._memory._cache.clear()  # noqa: SLF001 (its timers hold on to it until the last of them has run)
+        self._memory = None
         self._sizes: OrderedDict[Hashable, int] = OrderedDict()
         self._bytes = 0
+        self.pieces.clear()
 
     def info(self) -> CacheInfo:
         """Counts so far. A value whose time is up counts until its place is needed."""
-        return CacheInfo(len(self._sizes), self._bytes, self._hits, self._misses)
+        pieces = self.pieces
+        return CacheInfo(
+            len(self._sizes) + len(pieces),
+            self._bytes + pieces.held,
+            self._hits + pieces.hits,
+            self._misses + pieces.misses,
+        )
 
     def holds(self, key: Hashable) -> bool:
         """Whether a value is kept under ``key`` (its time may be up)."""

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,21 +111,31 @@ class DiskCache:
 
     async def get(self, key: Hashable, codec: Codec[T]) -> tuple[T] | None:
         """The value under ``key``, in a tuple, if there is one that can be read."""
-        data = await self._safely(self._get, _name(key))
-        if data is not None:
+        found = await self.get_all([key], codec)
+        return (found[key],) if found else None
+
+    async def get_all(self, keys: Iterable[Hashable], codec: Codec[T]) -> dict[Hashable, T]:
+        """The values that there are and that can be read, with one visit to a thread."""
+        wanted, found = list(keys), {}
+        data = await self._safely(self._get_all, [_name(key) for key in wanted]) or []
+        for key, body in zip(wanted, data, strict=False):
+            if body is None:
+                continue
             try:
-                value = codec.decode(data)
+                found[key] = codec.decode(body)
             except Exception:  # noqa: BLE001 (whatever it is, the value is loaded again)
                 await self.forget(key)
-            else:
-                self._hits += 1
-                return (value,)
-        self._misses += 1
-        return None
+        self._hits += len(found)
+        self._misses += len(wanted) - len(found)
+        return found
 
     async def put(self, key: Hashable, value: T, codec: Codec[T]) -> None:
         """Keep a value; one that is there already stays."""
-        await self._safely(self._put, _name(key), codec.encode(value))
+        await self.put_all({key: value}, codec)
+
+    async def put_all(self, values: Mapping[Hashable, T], codec: Codec[T]) -> None:
+        """Keep values, with one visit to a thread; those that are there already stay."""
+        await self._safely(self._put_all, [(_name(key), codec.encode(value)) for key, value in values.items()])
 
     async def forget(self, key: Hashable) -> None:
         """Drop a value that turned out to be bad."""
@@ -148,6 +158,13 @@ class DiskCache:
             return None
 
     # -- in threads: each is one statement, or several that may be interrupted anywhere --------------------------------
+
+    def _get_all(self, names: list[bytes]) -> list[bytes | None]:
+        return [self._get(name) for name in names]
+
+    def _put_all(self, values: list[tuple[bytes, bytes]]) -> None:
+        for name, value in values:
+            self._put(name, value)
 
     def _get(self, name: bytes) -> bytes | None:
         now = self._clock()

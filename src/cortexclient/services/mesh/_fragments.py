@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..._fanout import fan_out
-from ..._transport.disk import RAW
 from ..._wire import endpoints, json
 from ..._wire.meshes import Fragment, MeshSource, Run, parse_manifest, runs
 from ...config import STORAGE
@@ -20,6 +19,9 @@ MOST_BYTES: Final = 8 << 20
 
 ABSENT: Final = (NotFoundError, MissingPermission, ServerRefusedError)
 """How stores say that there is no such object (403 where nobody may list the bucket) or no such range."""
+
+Flight = asyncio.Future[bytes | CortexError | None]
+"""A fragment on its way; None: whoever fetched it was called off."""
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ class FragmentStore:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._flights: dict[Hashable, asyncio.Future[bytes | CortexError | None]] = {}
+        self._flights: dict[Hashable, Flight] = {}
 
     async def source(self) -> MeshSource:
         """Where the fragments are (cached)."""
@@ -78,16 +80,7 @@ class FragmentStore:
         folder = (await self.source()).folder
         fetched, waiting = Fetched(), list(dict.fromkeys(fragments))
         while waiting:
-            fresh, shared = [], {}
-            for fragment in waiting:
-                key = (folder, *fragment[1:])
-                if flight := self._flights.get(key):
-                    shared[fragment] = flight
-                elif (kept := await self._session.cache.recall(key, RAW)) is not None:
-                    fetched.data[fragment] = kept
-                else:
-                    fresh.append(fragment)
-                    self._flights[key] = asyncio.get_running_loop().create_future()
+            fresh, shared = self._claim(folder, waiting, fetched)
             await self._fetch_fresh(folder, fresh, fetched)
             if shared:
                 await asyncio.wait(shared.values())
@@ -96,32 +89,61 @@ class FragmentStore:
             waiting = [fragment for fragment, flight in shared.items() if flight.result() is None]  # called off there
         return fetched
 
-    async def _fetch_fresh(self, folder: str, fragments: list[Fragment], fetched: Fetched) -> None:
-        async def settle(fragment: Fragment, result: bytes | CortexError) -> None:
-            _settle(fetched, fragment, result)
+    def _claim(
+        self, folder: str, fragments: list[Fragment], fetched: Fetched
+    ) -> tuple[list[Fragment], dict[Fragment, Flight]]:
+        """Take what is in memory; tell what is to be fetched here (others shall wait for it), and elsewhere already.
+
+        It does not wait for anything: between looking and claiming nobody else may claim.
+        """
+        fresh, shared = [], {}
+        loop, pieces = asyncio.get_running_loop(), self._session.cache.pieces
+        for fragment in fragments:
             key = (folder, *fragment[1:])
-            if isinstance(result, bytes):
-                await self._session.cache.keep(key, result, codec=RAW)
-            self._flights.pop(key).set_result(result)
+            if flight := self._flights.get(key):
+                shared[fragment] = flight
+            elif (kept := pieces.peek(key)) is not None:
+                fetched.data[fragment] = kept
+            else:
+                fresh.append(fragment)
+                self._flights[key] = loop.create_future()
+        return fresh, shared
+
+    async def _fetch_fresh(self, folder: str, fragments: list[Fragment], fetched: Fetched) -> None:
+        pieces = self._session.cache.pieces
+
+        def settle(fragment: Fragment, result: bytes | CortexError) -> None:
+            _settle(fetched, fragment, result)
+            self._flights.pop((folder, *fragment[1:])).set_result(result)
 
         async def fetch(run: Run) -> None:
-            try:
-                body = await self._get(folder, run)
-            except (*ABSENT, DecodeError) as error:
-                # one bad place must not spoil its neighbours; a short answer may have been an accident
-                again = isinstance(error, DecodeError) or len(run.fragments) > 1
-                for fragment in run.fragments:
-                    await settle(fragment, await self._get_alone(folder, fragment) if again else error)
-                return
-            for fragment, data in run.cut(body):
-                await settle(fragment, data)
+            found = await self._get_run(folder, run)
+            await pieces.keep({(folder, *f[1:]): data for f, data in found.items() if isinstance(data, bytes)})
+            for fragment, result in found.items():
+                settle(fragment, result)
 
         try:
-            await fan_out(runs(fragments, MOST_BYTES), fetch, self._session.limits.of(STORAGE))
+            kept = await pieces.load((folder, *fragment[1:]) for fragment in fragments)
+            missing = []
+            for fragment in fragments:
+                if (data := kept.get((folder, *fragment[1:]))) is not None:
+                    settle(fragment, data)
+                else:
+                    missing.append(fragment)
+            await fan_out(runs(missing, MOST_BYTES), fetch, self._session.limits.of(STORAGE))
         finally:
             for fragment in fragments:
                 if flight := self._flights.pop((folder, *fragment[1:]), None):
                     flight.set_result(None)
+
+    async def _get_run(self, folder: str, run: Run) -> dict[Fragment, bytes | CortexError]:
+        """The fragments of a run, or why they are not there."""
+        try:
+            return dict(run.cut(await self._get(folder, run)))
+        except (*ABSENT, DecodeError) as error:
+            # one bad place must not spoil its neighbours; a short answer may have been an accident
+            again = isinstance(error, DecodeError) or len(run.fragments) > 1
+            return {f: await self._get_alone(folder, f) if again else error for f in run.fragments}
 
     async def _get_alone(self, folder: str, fragment: Fragment) -> bytes | CortexError:
         try:
@@ -136,8 +158,7 @@ class FragmentStore:
     async def forget(self, fragments: Iterable[Fragment]) -> None:
         """Do not keep fragments that cannot be read."""
         folder = (await self.source()).folder
-        for fragment in fragments:
-            await self._session.cache.forget((folder, *fragment[1:]))
+        await self._session.cache.pieces.forget((folder, *fragment[1:]) for fragment in fragments)
 
 
 def _settle(fetched: Fetched, fragment: Fragment, result: bytes | CortexError | None) -> None:
