@@ -32,7 +32,10 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where 
 Column = Annotated[str | None, typer.Option(help="Column of the ids; needed where there are several.")]
 Dataset = Annotated[str, typer.Option(help="Name of a dataset or datastack.")]
 Server = Annotated[
-    str | None, typer.Option(metavar="URL", help="One server for all services; default: $CORTEXCLIENT_SERVER.")
+    str | None,
+    typer.Option(
+        metavar="URL", help="One server for all services; default: $CORTEXCLIENT_SERVER, else the dataset's own."
+    ),
 ]
 Version = Annotated[int | None, typer.Option(help="Materialization version; default: the newest.")]
 Timestamp = Annotated[str | None, typer.Option(metavar="ISO", help="An instant with its time zone.")]

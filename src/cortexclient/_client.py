@@ -38,8 +38,8 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
     dataset
         Name of a preset (``"minnie_public"``), of a datastack that has one, or any :class:`DatasetSpec`.
     server
-        One URL for all services. Default: the environment's ``CORTEXCLIENT_SERVER``, else the spec's global server and
-        whatever local server its datastack record names.
+        One URL for all services. Default: the spec's global server, and whatever local server its datastack record
+        names; in place of a preset's global server that of the environment's ``CORTEXCLIENT_SERVER``, for all services.
     version, timestamp
         Pin every call to a materialization version or to an instant (aware); see :meth:`at`.
     token
@@ -57,8 +57,8 @@ class AsyncCortexClient(TableCalls, MorphologyCalls, RootCalls, OutlookCalls):
     -----
     Building a client does no I/O: it opens at its first request. Close it with ``async with`` or :meth:`aclose`. An
     asynchronous client belongs to the event loop of its first request; a blocking one may be used from any thread, and
-    in a forked child it opens connections of its own. A pickled client keeps its settings but for the token, which is
-    looked up where the pickle is loaded.
+    in a forked child it opens connections of its own. A pickled client keeps its settings, the environment's server
+    included, but for the token, which is looked up where the pickle is loaded.
 
     Examples
     --------

@@ -55,8 +55,8 @@ def run(func: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kw
 
 def post(callback: Callable[[], None]) -> None:
     """Have the loop call back soon, from any thread and without waiting; nothing happens where there is no loop."""
-    if _background is not None:
-        _background.post(callback)
+    if (background := _background) is not None:  # looked at once: another thread may end the interpreter just now
+        background.post(callback)
 
 
 def generation() -> int:

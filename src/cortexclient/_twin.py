@@ -34,21 +34,22 @@ class Twin(Generic[A]):
     """The blocking face of an async object, which is found again in a forked child."""
 
     _find: Callable[[], A]
-    _found: tuple[int, A]
+    _found: dict[int, A]
+    """By generation of processes: a parent's stays its own."""
 
     @classmethod
     def _of(cls, find: Callable[[], A]) -> Self:
         twin = object.__new__(cls)
-        twin._found = _portal.generation(), find()
+        twin._found = {_portal.generation(): find()}
         twin._find = find
         return twin
 
     @property
     def _inner(self) -> A:
-        generation, inner = self._found
-        if generation != _portal.generation():
-            inner = self._find()
-            self._found = _portal.generation(), inner
+        generation = _portal.generation()
+        inner = self._found.get(generation)
+        if inner is None:  # threads may find at once, and all must use the same: another's connections would be closed
+            inner = self._found.setdefault(generation, self._find())
         return inner
 
     def __repr__(self) -> str:
@@ -67,7 +68,7 @@ class ClientTwin(Twin[AsyncCortexClient]):
         return twin
 
     def _own(self, inner: AsyncCortexClient) -> None:
-        self._found = _portal.generation(), _closed_in_time(inner)
+        self._found = {_portal.generation(): _closed_in_time(inner)}
         self._find = lambda: _closed_in_time(copy.copy(inner))
         complete_at_once(self)
 

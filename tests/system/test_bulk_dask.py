@@ -113,8 +113,8 @@ def test_a_worker_that_is_killed_loses_nothing(
 
 
 def test_an_error_on_a_worker_is_raised_here(dask: Any, supervoxels: np.ndarray, tmp_path: Path) -> None:
-    # the workers' environment names the other server: the address must be an argument to count for more
-    with Sandbox() as other, CortexClient(other.spec, server=other.url, token=other.issue_token()) as client:
+    # the workers' environment names the other server: the one of the spec counts for more
+    with Sandbox() as other, CortexClient(other.spec, token=other.issue_token()) as client:
         job = BulkJob("get_roots", supervoxels, tmp_path, client=client, part_size=500)
         job.create()
         other.expire_token(GOOD_TOKEN)  # which the workers have: the one that was given here does not travel

@@ -30,7 +30,7 @@ from cortexclient import (
     _portal,
     load_client,
 )
-from cortexclient._twin import AHEAD
+from cortexclient._twin import AHEAD, Twin
 from cortexclient.sandbox import Sandbox
 
 from .conftest import Program, finish
@@ -217,6 +217,21 @@ def test_a_view_outlives_its_client_and_closes_with_the_last_reference(sandbox: 
     gc.collect()
     _portal.run(give, None)
     assert transport.closed
+
+
+def test_threads_of_a_child_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another's would be closed with its last reference, under the services that were taken from it."""
+    both = threading.Barrier(2)
+
+    def find() -> object:
+        if _portal.generation():
+            both.wait(10)
+        return object()
+
+    twin = Twin._of(find)
+    monkeypatch.setattr(_portal, "_generation", 1)
+    with ThreadPoolExecutor(2) as threads:
+        assert len({*threads.map(lambda _: twin._inner, range(2))}) == 1
 
 
 def test_closing(sandbox: Sandbox) -> None:

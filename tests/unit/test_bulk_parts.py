@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pickle
 import subprocess
 import sys
+import threading
+import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from cortexclient import AsyncCortexClient
-from cortexclient.bulk import attempts, sources
+from cortexclient import AsyncCortexClient, CortexClient
+from cortexclient.bulk import attempts, dask, locks, sources
 from cortexclient.bulk.attempts import persist, spared
 from cortexclient.bulk.ledger import FAILED, Ledger, Manifest
 from cortexclient.bulk.locks import locked
@@ -221,6 +227,113 @@ def test_a_lock_excludes_and_ends_with_its_process(tmp_path: Path) -> None:
         pass
     with locked(path):
         pass
+
+
+def test_who_waited_for_a_lock_that_was_removed_locks_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".part-000000.lock"
+    take = locks._take
+
+    def late(handle: int, shared: bool) -> None:
+        monkeypatch.setattr(locks, "_take", take)
+        path.unlink()  # the last holder ends between our opening the file and our locking it
+        take(handle, shared)
+
+    monkeypatch.setattr(locks, "_take", late)
+    with locked(path), pytest.raises(CortexUsageError, match=f"pid {os.getpid()}"), locked(path):
+        pass
+
+
+def test_a_lock_is_free_at_once_though_a_child_has_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that is being made has all files of its parent, until it becomes another program."""
+    opened, copies = locks._opened, []
+
+    def inherited(path: Path, shared: bool) -> int:
+        handle = opened(path, shared)
+        copies.append(os.dup(handle))
+        return handle
+
+    monkeypatch.setattr(locks, "_opened", inherited)
+    for _ in range(2):
+        with locked(tmp_path / ".lock"):
+            pass
+    for copy in copies:
+        os.close(copy)
+
+
+def test_a_refusal_names_no_earlier_holder(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with locked(path):
+        pass
+    with locked(path, shared=True), pytest.raises(CortexUsageError, match="another process: wait"), locked(path):
+        pass
+
+
+class Windows:
+    """What ``msvcrt`` has for locks: whole regions, from where the file stands, for one handle alone."""
+
+    LK_NBLCK, LK_UNLCK = 2, 0
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[int, int], int] = {}
+
+    def locking(self, handle: int, how: int, size: int) -> None:
+        region = os.fstat(handle).st_ino, os.lseek(handle, 0, os.SEEK_CUR)
+        assert size == 1
+        if how == self.LK_UNLCK:
+            assert self.held.pop(region) == handle
+        elif self.held.setdefault(region, handle) != handle:
+            raise PermissionError(13, "Permission denied")
+
+
+def test_locks_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = Windows()
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", system)
+    path = tmp_path / ".lock"
+    for first, second in ((False, False), (True, True)):  # there are no shared ones
+        with (
+            locked(path, shared=first),
+            pytest.raises(CortexUsageError, match="being written"),
+            locked(path, shared=second),
+        ):
+            pass
+        assert not system.held
+    with locked(path), pytest.raises(CortexUsageError, match=f"pid {os.getpid()} on"), locked(path):
+        pass
+
+
+def test_a_part_is_done_though_windows_keeps_its_lock(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, f"The process cannot access {path}: it is being used by another process")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kept)
+        with ledger.part_written(0):
+            pass
+    with ledger.part_written(0):
+        pass
+    assert not list(ledger.path.glob(".part-*.lock"))
+
+
+def test_threads_of_a_worker_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps to the share of the whole worker."""
+    made: list[object] = []
+    second = threading.Barrier(2)
+
+    def slowly(settings: bytes) -> object:
+        made.append(settings)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            second.wait(0.2)
+        return pickle.loads(settings)
+
+    monkeypatch.setattr(dask, "pickle", types.SimpleNamespace(loads=slowly))
+    settings = pickle.dumps(CortexClient("v1dd"))
+    with ThreadPoolExecutor(4) as threads:
+        clients = {*threads.map(dask._client_here, [settings] * 4)}
+    dask._unpacked.cache_clear()
+    assert len(made) == len(clients) == 1
 
 
 # -- attempts --------------------------------------------------------------------------------------------------------

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from dataclasses import replace
 
 import pytest
 
-from cortexclient import DatasetSpec, NotFoundError, datasets, get_spec, known_specs, register
+from cortexclient import (
+    AsyncCortexClient,
+    CortexClient,
+    DatasetSpec,
+    NotFoundError,
+    datasets,
+    get_spec,
+    known_specs,
+    register,
+)
 
 PRESETS = {
     "minnie_public": "minnie65_public",
@@ -55,3 +65,51 @@ def test_a_spec_is_frozen_hashable_and_travels() -> None:
     assert hash(pickle.loads(pickle.dumps(spec))) == hash(spec)
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.server = "https://elsewhere.example.org"  # type: ignore[misc]
+
+
+# -- which server counts ---------------------------------------------------------------------------------------------
+
+OWN = DatasetSpec(name="fish", datastack="fish1_public", server="https://own.example.org")
+STANDS_IN = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORTEXCLIENT_SERVER", STANDS_IN)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "minnie_public",
+        "v1dd",
+        datasets.V1DD,
+        replace(datasets.V1DD, nucleus_table="mine", server=datasets.V1DD.server + "/"),
+        replace(OWN, server=DatasetSpec.__dataclass_fields__["server"].default),
+    ],
+)
+@pytest.mark.usefixtures("environment")
+def test_the_environment_stands_in_for_the_servers_of_the_presets(dataset: str | DatasetSpec) -> None:
+    client = AsyncCortexClient(dataset)
+    assert client.server_address == STANDS_IN
+    assert client.session().object_url("gs://bucket/object") == f"{STANDS_IN}/storage/bucket/object"
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.usefixtures("environment")
+def test_a_server_that_the_code_names_counts_for_more(by_name: bool) -> None:
+    register(OWN)
+    client = AsyncCortexClient("fish" if by_name else OWN)
+    assert client.server_address == "https://own.example.org"
+    assert client.session().object_url("gs://bucket/object") == "https://storage.googleapis.com/bucket/object"
+    for dataset in ("v1dd", OWN):
+        assert AsyncCortexClient(dataset, server="http://127.0.0.1:7/").server_address == "http://127.0.0.1:7"
+
+
+@pytest.mark.parametrize("kind", [AsyncCortexClient, CortexClient])
+@pytest.mark.usefixtures("environment")
+def test_the_environments_server_travels(kind: type[CortexClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [pickle.dumps(kind(dataset)) for dataset in ("minnie_public", OWN)]
+    for elsewhere in ("http://127.0.0.1:7", ""):
+        monkeypatch.setenv("CORTEXCLIENT_SERVER", elsewhere)
+        assert [pickle.loads(text).server_address for text in texts] == [STANDS_IN, OWN.server]

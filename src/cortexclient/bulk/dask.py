@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import threading
 from typing import TYPE_CHECKING, Any
 
 from .._sync.client import CortexClient
@@ -64,9 +65,17 @@ def do_part(folder: str, k: int, settings: bytes, patience: float) -> Manifest:
     return BulkJob.open(folder, client=_client_here(settings), patience=patience).run_part(k)
 
 
-@functools.lru_cache(maxsize=2)
 def _client_here(settings: bytes) -> CortexClient:
-    """One client for all parts that this process does: they share its connections and caches."""
+    """One client for all parts that this process does: they share its connections, its caches and its limits."""
+    with _making:  # a worker's threads begin together, and to find nothing in a cache does not keep others from it
+        return _unpacked(settings)
+
+
+_making = threading.Lock()
+
+
+@functools.lru_cache(maxsize=2)
+def _unpacked(settings: bytes) -> CortexClient:
     client: Any = pickle.loads(settings)  # noqa: S301 (it comes from our own scheduler, as this function does)
     if not isinstance(client, CortexClient):
         raise CortexUsageError(f"a worker was sent a {type(client).__name__} in place of a client's settings")

@@ -54,7 +54,8 @@ class DatasetSpec:
     datastack: str
     """Name of the datastack on the info service."""
     server: str = GLOBAL_SERVER
-    """The global server, with scheme. ``CORTEXCLIENT_SERVER`` overrides it."""
+    """The global server, with scheme. The environment's ``CORTEXCLIENT_SERVER`` stands in for that of a preset, which is
+    also the default here; any other one counts for more than the environment."""
     nucleus_table: str | None = None
     """The table whose row ids are the cell ids."""
     backup_tables: tuple[str, ...] = ()
@@ -178,3 +179,6 @@ V1DD = register(
 )
 # where a public version does not hold the backups, they are left out
 V1DD_PUBLIC = register(replace(V1DD, name="v1dd_public", datastack="v1dd_public"))
+
+PRESET_SERVERS: Final = frozenset(spec.server for spec in _SPECS.values())
+"""Where the environment's server may stand in; whoever names another one means it."""

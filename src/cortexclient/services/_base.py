@@ -18,7 +18,7 @@ from .._types import IdArray, Snapshot, When
 from .._wire import endpoints, json
 from .._wire.endpoints import Endpoint
 from ..config import Limits
-from ..datasets.spec import DatasetSpec
+from ..datasets.spec import PRESET_SERVERS, DatasetSpec
 from ..errors import CortexUsageError, NotFoundError, ServerRefusedError
 
 INSTANTS = Codec[datetime](lambda when: when.isoformat().encode(), lambda text: datetime.fromisoformat(text.decode()))
@@ -97,11 +97,20 @@ class Session:
         return replace(self, version=version, timestamp=timestamp)
 
     def unopened(self, limits: Limits | None = None) -> Session:
-        """The same settings, perhaps with other limits, with connections and a cache of their own."""
+        """The same settings, perhaps with other limits, with connections and a cache of their own.
+
+        The environment's server is one of them: that of another process may be another one, or none.
+        """
         limits = limits or self.limits
-        transport, cache = self.transport.unopened(limits), copy.copy(self.cache)
-        place = ExportPlace(self.export_place.paths)  # credentials stay where they are
-        return replace(self, transport=transport, limits=limits, cache=cache, coalescer=Coalescer(), export_place=place)
+        return replace(
+            self,
+            transport=self.transport.unopened(limits),
+            limits=limits,
+            cache=copy.copy(self.cache),
+            coalescer=Coalescer(),
+            export_place=ExportPlace(self.export_place.paths),  # credentials stay where they are
+            override=self._only_server,
+        )
 
     @property
     def server(self) -> str:
@@ -111,7 +120,9 @@ class Session:
     @property
     def _only_server(self) -> str | None:
         """The one that plays all services, if somebody named one."""
-        return self.override or os.environ.get(SERVER_VARIABLE)
+        if self.override or self.spec.server.rstrip("/") not in PRESET_SERVERS:
+            return self.override
+        return os.environ.get(SERVER_VARIABLE)
 
     @property
     def storage_mirror(self) -> str | None:
