@@ -6,37 +6,23 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 
-from . import (
-    bulk,
-    exports,
-    graph,
-    growth,
-    imports,
-    index,
-    limits,
-    mapping,
-    meshes,
-    meshworks,
-    report,
-    sandbox_server,
-    skeletons,
-    tables,
-    transport,
-)
+from . import report
 
 PARTS = {
-    "exports": (exports.run,),
-    "foundation": (transport.run, imports.run, sandbox_server.run, mapping.run),
-    "bulk": (bulk.run,),
-    "graph": (graph.run,),
-    "growth": (growth.run,),
-    "index": (index.run,),
-    "limits": (limits.run,),
-    "meshes": (meshes.run,),
-    "skeletons": (skeletons.run, meshworks.run),
-    "tables": (tables.run,),
+    "exports": ("exports",),
+    "foundation": ("transport", "imports", "sandbox_server", "mapping"),
+    "bulk": ("bulk",),
+    "graph": ("graph",),
+    "growth": ("growth",),
+    "index": ("index",),
+    "limits": ("limits",),
+    "meshes": ("meshes",),
+    "skeletons": ("skeletons", "meshworks"),
+    "tables": ("tables",),
 }
+"""The modules of each part; each has a ``run``."""
 
 
 def main() -> None:
@@ -46,10 +32,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.part == "report":
         report.show_all()
-    for part, runs in PARTS.items():
+    for part, modules in PARTS.items():
         if options.part in (part, "all"):
-            for run in runs:
-                run(rounds=options.rounds)
+            for module in modules:
+                import_module(f"benchmarks.{module}").run(rounds=options.rounds)
 
 
 if __name__ == "__main__":

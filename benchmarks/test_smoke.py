@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import (
-    bulk,
-    exports,
-    graph,
-    growth,
-    imports,
-    index,
-    limits,
-    mapping,
-    meshes,
-    meshworks,
-    report,
-    sandbox_server,
-    skeletons,
-    tables,
-    transport,
-)
+from benchmarks import report
+from benchmarks.__main__ import PARTS
+
+MODULES = [module for modules in PARTS.values() for module in modules]
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest) -> Any:
+    """The benchmark that a test is called after."""
+    return import_module(f"benchmarks.{request.function.__name__.removeprefix('test_')}")
 
 
 @pytest.fixture(autouse=True)
@@ -43,92 +37,96 @@ def kept(results: Path, name: str, part: str = "foundation") -> list[dict[str, A
     return list(rows)
 
 
-def test_transport(results: Path) -> None:
-    transport.run(rounds=1, requests=64)
+def test_no_benchmark_is_left_out() -> None:
+    assert [module for module in MODULES if f"test_{module}" not in globals()] == []
+
+
+def test_transport(module: Any, results: Path) -> None:
+    module.run(rounds=1, requests=64)
     assert len(kept(results, "transport")) == 2
 
 
-def test_sandbox_server(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_server, "REQUESTS", 160)
-    sandbox_server.run(rounds=1)
+def test_sandbox_server(module: Any, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REQUESTS", 160)
+    module.run(rounds=1)
     assert len(kept(results, "sandbox server")) == 4
 
 
-def test_imports(results: Path) -> None:
+def test_imports(module: Any, results: Path) -> None:
     pytest.importorskip("cortical_tools")
-    imports.run(rounds=1)
+    module.run(rounds=1)
     assert {row["clock"] for row in kept(results, "import and construct")} == {"wall", "CPU"}
 
 
-def test_mapping(results: Path) -> None:
+def test_mapping(module: Any, results: Path) -> None:
     pytest.importorskip("cortical_tools")
     world = {"seed": 1, "nuclei": 400, "edits": 400, "backups": 40, "versions": 3, "expired": 2}
-    mapping.run(rounds=1, world_options=world, size=40)
+    module.run(rounds=1, world_options=world, size=40)
     assert {"newest", "mixed"} <= {row["part"] for row in kept(results, "root_id_to_cell_id")}
 
 
-def test_exports(results: Path) -> None:
+def test_exports(module: Any, results: Path) -> None:
     pytest.importorskip("cortical_tools")
-    exports.run(rounds=1, rows=5_000)
+    module.run(rounds=1, rows=5_000)
     assert [row["rows"] for row in kept(results, "a dump", "exports")] == [4_999, 5_000, 5_000, 5_000]
     assert [row["rows"] for row in kept(results, "memory of a conversion", "exports")] == [5_000, 15_000]
 
 
-def test_graph(results: Path) -> None:
+def test_graph(module: Any, results: Path) -> None:
     pytest.importorskip("caveclient")
     world = {"seed": 1, "nuclei": 300, "edits": 300, "fragments": 2_000, "synapses": 1}
-    graph.run(rounds=1, world_options=world, timestamps=300, few=400, many=2_000)
+    module.run(rounds=1, world_options=world, timestamps=300, few=400, many=2_000)
     assert [row["way"] for row in kept(results, "timestamps", "graph")] == ["one call", "a call for each"]
     assert kept(results, "roots, costs off", "graph")[0]["ids"] == 2_000
     assert kept(results, "roots, costs on", "graph")[0]["ids"] == 400
 
 
-def test_bulk(results: Path) -> None:
+def test_bulk(module: Any, results: Path) -> None:
     world = {"seed": 1, "nuclei": 300, "edits": 300, "fragments": 2_000, "synapses": 1}
-    bulk.run(rounds=1, world_options=world, size=4_000, distinct=1_500, part_size=1_000)
+    module.run(rounds=1, world_options=world, size=4_000, distinct=1_500, part_size=1_000)
     rows = kept(results, "root_id_to_cell_id", "bulk")
     assert [row["job"] for row in rows] == ["cold", "warm"]
     assert rows[0]["requests"] > rows[1]["requests"]
 
 
-def test_growth(results: Path) -> None:
+def test_growth(module: Any, results: Path) -> None:
     world = {"seed": 1, "nuclei": 100, "edits": 50, "fragments": 1_000, "synapses": 1}
-    growth.run(rounds=1, world_options=world, counts=(100, 300), in_flight=(4, 16), ids=300)
+    module.run(rounds=1, world_options=world, counts=(100, 300), in_flight=(4, 16), ids=300)
     assert [row["ids"] for row in kept(results, "root look-ups by number of ids", "growth")] == [100, 300]
     assert [row["in_flight"] for row in kept(results, "root look-ups by requests at once", "growth")] == [4, 16]
 
 
-def test_skeletons(results: Path) -> None:
+def test_skeletons(module: Any, results: Path) -> None:
     pytest.importorskip("caveclient")
     pytest.importorskip("h5py")
-    skeletons.run(rounds=1, skeletons=30, vertices=50, streamed=60)
+    module.run(rounds=1, skeletons=30, vertices=50, streamed=60)
     assert len(kept(results, "cached skeletons as arrays", "skeletons")) == 5
     assert all(row["above_at_the_end_mb"] < 500 for row in kept(results, "streamed", "skeletons"))
 
 
-def test_meshworks(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meshworks(module: Any, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pcg_skel")
-    monkeypatch.setattr(meshworks, "DATA", Path("absent"))
-    meshworks.run(rounds=1, cells=6, looped=2)
+    monkeypatch.setattr(module, "DATA", Path("absent"))
+    module.run(rounds=1, cells=6, looped=2)
     rows = kept(results, "Meshworks with synapses, synthetic cells", "skeletons")
     assert [row["who"] for row in rows] == ["ours", "pcg_skel"]
 
 
-def test_tables(results: Path) -> None:
+def test_tables(module: Any, results: Path) -> None:
     pytest.importorskip("cortical_tools")
-    tables.run(rounds=1, rows=2_000, neurons=12, synapses=2_000, cap=1_200)
+    module.run(rounds=1, rows=2_000, neurons=12, synapses=2_000, cap=1_200)
     assert len(kept(results, "a whole table", "tables")) == 6
     ours, default, single = kept(results, "synapses of many roots", "tables")
     assert ours["missing"] == single["missing"] == 0
     assert default["missing"] > 0, "ten neurons have more synapses than the server gives at once"
 
 
-def test_meshes(results: Path) -> None:
+def test_meshes(module: Any, results: Path) -> None:
     pytest.importorskip("cloudvolume")
     pytest.importorskip("cortical_tools")
     pytest.importorskip("gpytoolbox")
     # the answers of both are compared before anything is kept
-    meshes.run(rounds=1, neurons=2, fragments=8, peer_neurons=1, streamed=60)
+    module.run(rounds=1, neurons=2, fragments=8, peer_neurons=1, streamed=60)
     assert [row["layout"] for row in kept(results, "against cloud-volume", "meshes")] == ["apart", "fours"]
     by_method = {row["method"]: row["right"] for row in kept(results, "labels of vertices", "meshes")}
     assert by_method["fragments"] == 1
@@ -136,15 +134,15 @@ def test_meshes(results: Path) -> None:
     assert kept(results, "streamed", "meshes")[0]["meshes"] >= 60
 
 
-def test_limits(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SPEED", 60)
-    limits.run(minutes=1.2)
+def test_limits(module: Any, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SPEED", 60)
+    module.run(minutes=1.2)
     rows = kept(results, "300 queries a minute", "limits")
-    assert [row["way"] for row in rows] == list(limits.WAYS)
+    assert [row["way"] for row in rows] == list(module.WAYS)
     assert all(row["refused_share"] <= 0.1 for row in rows[:3])
 
 
-def test_index(results: Path) -> None:
+def test_index(module: Any, results: Path) -> None:
     # the answers are compared before anything is kept
-    index.run(rounds=1, ids=50_000, roots=5_000)
+    module.run(rounds=1, ids=50_000, roots=5_000)
     assert kept(results, "roots to cells, file to file", "index")[0]["ids"] == 50_000

@@ -16,6 +16,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from cortexclient import BulkJob, CortexClient, CortexUsageError, Limits
+from cortexclient.cli import main
 from cortexclient.errors import AuthError
 from cortexclient.sandbox import Faults, Sandbox, World
 from cortexclient.sandbox.auth import GOOD_TOKEN
@@ -82,6 +83,32 @@ def test_two_workers_make_the_files_of_a_local_run(
     assert job.run_on(dask.scheduler.address).mended == ()  # nothing to do, by its address
     with job.led(), pytest.raises(CortexUsageError, match="being written"):
         job.run_on(dask)
+
+
+def test_the_command_line_hands_the_parts_to_a_cluster(
+    server: Sandbox,
+    dask: Any,
+    client: CortexClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    roots = server.world.graph.root_ids()[:60]
+    ids, out = tmp_path / "roots.txt", tmp_path / "cells"
+    ids.write_text("\n".join(map(str, roots)))
+    options = ["map", "root-to-cell", ids, "-o", out, "--part-size", 20, "--dask", dask.scheduler.address]
+    monkeypatch.setattr("sys.argv", ["cortexclient", *map(str, options)])
+    with server.env(), pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    job = BulkJob.open(out, client=client)
+    assert f"{job.status()}: {out}" in capsys.readouterr().out
+    assert job.verify().ok
+    assert job.spec.parts == 3
+    assert job.spec.version is not None
+    expected = client.at(version=job.spec.version).root_id_to_cell_id(np.sort(roots))
+    found = job.scan().select("root_id", "cell_id").collect()
+    assert_frame_equal(found, pl.from_pandas(expected.reset_index()))
 
 
 def test_a_worker_that_is_killed_loses_nothing(

@@ -54,8 +54,8 @@ class DatasetSpec:
     datastack: str
     """Name of the datastack on the info service."""
     server: str = GLOBAL_SERVER
-    """The global server, with scheme. The environment's ``CORTEXCLIENT_SERVER`` stands in for that of a preset, which is
-    also the default here; any other one counts for more than the environment."""
+    """The global server, with scheme. The environment's ``CORTEXCLIENT_SERVER`` stands in for that of a preset, which
+    is also the default here; any other one counts for more than the environment."""
     nucleus_table: str | None = None
     """The table whose row ids are the cell ids."""
     backup_tables: tuple[str, ...] = ()
