@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import importlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -121,6 +122,7 @@ class ListingTwin(Twin[L]):
     def _look(self) -> L:
         listing = self._inner
         if not listing._register.looked:  # noqa: SLF001 (its other face)
+            importlib.import_module("cortexclient._transport.engine")  # the time is for servers, not for loading code
             with contextlib.suppress(CortexError):
                 _portal.run(listing.load, timeout=LOOK_SECONDS)
         return listing
@@ -142,7 +144,8 @@ class ListingTwin(Twin[L]):
         return super().__repr__()
 
     def _repr_html_(self) -> str:
-        return self._look()._repr_html_()
+        listing = self._look()
+        return listing._repr_html_().replace(type(listing).__name__, type(self).__name__, 1)
 
 
 class _End:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import types
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,7 +20,7 @@ from cortexclient.sandbox import Faults, Sandbox, World, costs
 from cortexclient.sandbox.graph import NEVER
 from cortexclient.sandbox.routes import skeletoncache
 from cortexclient.sandbox.skeleton_formats import flatdict
-from cortexclient.services.skeleton import _fetch
+from cortexclient.services.skeleton import _bucket, _fetch
 
 from .conftest import client_of
 
@@ -106,12 +108,16 @@ async def test_a_token_that_ends_in_mid_run_is_renewed(
 async def test_tokens_are_renewed_before_they_end(
     client: AsyncCortexClient, server: Sandbox, own_world: World, cached: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_world.skeletons.passes, "seconds", 0.05)
+    ahead = 0.0
+    clock = types.SimpleNamespace(time=lambda: time.time() + ahead)
+    monkeypatch.setattr(_bucket, "time", clock)
     for number in range(3):
+        ahead = server.weather.clock_skew = 0.95 * own_world.skeletons.passes.seconds * number
         await client.skeleton.get_skeletons(cached[20 * number :][:20], method="bucket")
-        await anyio.sleep(0.05)
-    assert requests(server, "get_skeleton_token") >= 3
+        assert requests(server, "get_skeleton_token") == number + 1
+    server.weather.clock_skew = 0.0
     assert requests(server, "get_cached_skeletons") == 0
+    assert 401 not in server.counters.snapshot().total.statuses
 
 
 async def test_a_bucket_that_shuts_for_good_leaves_the_service(

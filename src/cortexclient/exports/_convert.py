@@ -126,10 +126,10 @@ class Conversion:
     def _write(self, coordinate: type[np.generic]) -> None:
         import pyarrow.parquet as pq
 
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{self._target.name}-", suffix=".new", dir=self._target.parent)
         self._written = 0
         text = self._text = _Text(self._source, self._url)
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{self._target.name}-", suffix=".new", dir=self._target.parent)
         text.stopped = self._stopped
         batches = self._batches(text, coordinate)
         try:

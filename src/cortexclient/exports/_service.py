@@ -287,7 +287,7 @@ class AsyncExports(Service):
 
 async def _convert(source: Path, target: Path, columns: list[Column], url: str, progress: ProgressLike) -> None:
     """Convert in a thread; a dump that cannot be is dropped, unless it is the user's own file."""
-    from ._convert import Conversion
+    from ._convert import Conversion, is_whole
 
     with Reporter(progress, None, "rows") as reporter:
         work = Conversion(source, target, columns, url, reporter.add)
@@ -296,6 +296,9 @@ async def _convert(source: Path, target: Path, columns: list[Column], url: str, 
         except asyncio.CancelledError:
             work.stop()
             raise
+        except FileNotFoundError:  # another process was faster, and has cleared up
+            if not await anyio.to_thread.run_sync(is_whole, target):
+                raise
         except Exception:
             if source.name.endswith(".part"):
                 drop(source)

@@ -46,6 +46,7 @@ class Listener:
     def __init__(self, app: ASGIApp, port: int = 0) -> None:
         self._app = app
         self.port = port
+        self._reserved: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -58,14 +59,7 @@ class Listener:
         OSError
             The port is taken.
         """
-        # asyncio switches Nagle's algorithm off only if the protocol is named; with it each answer takes 40 ms
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((HOST, self.port))
-        except OSError:
-            listening.close()
-            raise
+        listening, self._reserved = self._reserved or _bound(self.port), None
         self.port = listening.getsockname()[1]
         ready: Future[None] = Future()
         self._thread = threading.Thread(
@@ -81,6 +75,10 @@ class Listener:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
         self._thread = self._loop = self._stopping = None
+
+    def reserve(self) -> None:
+        """Keep the port while it is not listened on: connections are refused, and no other process gets it."""
+        self._reserved = _bound(self.port)
 
     def _run(self, listening: socket.socket, ready: Future[None]) -> None:
         try:
@@ -126,3 +124,15 @@ class Listener:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
             return  # the connection is gone already; uvicorn would log the cancellation as a failure
+
+
+def _bound(port: int) -> socket.socket:
+    # asyncio switches Nagle's algorithm off only if the protocol is named; with it each answer takes 40 ms
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((HOST, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -147,6 +147,7 @@ class Sandbox(Address):
     def refusing(self) -> Iterator[None]:
         """Break all connections and refuse new ones for the time of a ``with`` block."""
         self.stop()
+        self._listener.reserve()
         try:
             yield
         finally:
