@@ -212,7 +212,7 @@ def test_the_clock_may_be_wrong(serve):
 
 @pytest.mark.parametrize(("retry_after", "header"), [(False, None), (True, "20")])
 def test_rate_limits_are_per_user_and_endpoint(serve, retry_after, header):
-    sandbox = serve(limits=RateLimits(retry_after=retry_after, scale=0.01))  # 3 queries a minute
+    sandbox = serve(limits=RateLimits(retry_after=retry_after, scale=0.01, clock=lambda: 0.0))  # 3 queries a minute
     statuses = [post(sandbox, "/materialize/api/v3/query").status_code for _ in range(3)]
     assert statuses == [200] * 3
     refused = post(sandbox, "/materialize/api/v3/query")
@@ -226,10 +226,14 @@ def test_rate_limits_are_per_user_and_endpoint(serve, retry_after, header):
 
 def test_a_bucket_fills_again():
     now = [0.0]
-    limits = RateLimits(scale=0.01, clock=lambda: now[0])
+    limits = RateLimits(retry_after=True, scale=0.01, clock=lambda: now[0])
     route = "/materialize/api/v3/datastack/{datastack}/query"
     assert [limits.refuse(1, route) is None for _ in range(4)] == [True, True, True, False]
-    now[0] += 20
+    now[0] += 19.5
+    refused = limits.refuse(1, route)
+    assert refused is not None
+    assert refused.headers == (("Retry-After", "1"),), "who comes as told is let in"
+    now[0] += 0.5
     assert [limits.refuse(1, route) is None for _ in range(2)] == [True, False]
 
 

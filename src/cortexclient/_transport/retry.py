@@ -51,16 +51,14 @@ class Retrier:
         try:
             return await attempt(*args, **kwargs)
         except Failure as failure:  # seldom: the library's loop costs as much as a request
-            tried = [failure]
-
-        async def again() -> T:
-            if tried:
-                raise tried.pop()
-            return await attempt(*args, **kwargs)
-
+            last = failure
         retrying = self._retrying.copy(stop=functools.partial(self._is_spent, begun))
         try:
-            return await retrying(again)
+            async for turn in retrying:
+                with turn:
+                    if turn.retry_state.attempt_number == 1:  # made above
+                        raise last
+                    return await attempt(*args, **kwargs)
         except Failure as failure:
             last = failure
         if (tries := retrying.statistics["attempt_number"]) > 1:

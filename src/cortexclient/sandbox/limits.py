@@ -6,6 +6,7 @@ Retry-After header. The chunkedgraph has no limiter.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -82,7 +83,7 @@ class RateLimits:
             return None
         wait = (1 - bucket.tokens) * 60 / size
         text = f'{{"error": "ratelimit exceeded {size:g} per 1 minute ({category})"}}\n'
-        return Reply(text.encode(), 429, headers=(("Retry-After", f"{wait:.0f}"),) if self._retry_after else ())
+        return Reply(text.encode(), 429, headers=(("Retry-After", str(math.ceil(wait))),) if self._retry_after else ())
 
 
 @cache
