@@ -1,24 +1,34 @@
-"""How root look-ups grow: with the number of ids, and with the number of requests at once.
+"""How look-ups grow: with the number of ids, and with the number of requests at once.
 
 The sandbox takes as long as the real service (3 ms and 0.35 ms for each distinct id, 16 workers) behind 20 ms of
 latency. ``bound`` is what these allow: all workers busy, or all requests under way. Every answer is compared with the
 world before a rate is given.
+
+Roots to cells take three routes: a new client, which asks the servers; the same client once more, which knows; and a
+`CellIndex`, which never asks. Ten million ids repeat those roots that the world has: ``distinct`` tells how many. The
+index is written from the world's own truth, since what is measured is asking it, not building it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
-from cortexclient import AsyncCortexClient, Limits
+from cortexclient import AsyncCortexClient, CellIndex, Limits
 from cortexclient._wire.endpoints import ROOTS_BINARY
+from cortexclient.mapping import _index
 from cortexclient.sandbox import SandboxProcess, World
 
+from . import mapping, populations
 from .graph import Ids
 from .report import keep
 
@@ -33,8 +43,21 @@ def run(
     counts: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000),
     in_flight: Sequence[int] = (1, 4, 16, 64, 256),
     ids: int = 32_000,
+    cells_options: dict[str, Any] = populations.WORLD,
+    asked: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000),
 ) -> None:
-    """Measure both curves."""
+    """Measure all curves."""
+    _look_ups(rounds, world_options, counts, in_flight, ids)
+    world = World.synthesize(**cells_options)
+    setting = {"rounds": rounds, "latency_s": LATENCY, "service_times": True, "workers": WORKERS}
+    with SandboxProcess(world, latency=LATENCY, service_times=True, workers=WORKERS) as sandbox:
+        rows = list(_roots_to_cells(world, sandbox, asked, rounds))
+    keep("growth", "roots to cells by number of ids", setting | {"world": cells_options}, rows)
+
+
+def _look_ups(
+    rounds: int, world_options: dict[str, Any], counts: Sequence[int], in_flight: Sequence[int], ids: int
+) -> None:
     world = World.synthesize(**world_options)
     nodes = world.graph.cells.node
     supervoxels = np.random.default_rng(0).permutation(np.unique(nodes[world.graph.layout.layer(nodes) == 1]))
@@ -77,6 +100,67 @@ async def _seconds(sandbox: SandboxProcess, ids: Ids, truth: Ids, limits: Limits
         begun = time.perf_counter()
         found = await client.get_roots(ids)
         taken = time.perf_counter() - begun
+    _insist(found, truth)
+    return taken
+
+
+COLD, WARM, INDEX = "a new client: the servers", "the same client again", "an index of roots and cells"
+MOST_COLD = 100_000
+"""Distinct roots that a new client is asked about: a million more would take the servers a quarter of an hour."""
+
+
+def _roots_to_cells(
+    world: World, sandbox: SandboxProcess, asked: Sequence[int], rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Translate current and former roots that hold a nucleus, by each route as far as it is feasible."""
+    rng = np.random.default_rng(0)
+    roots = rng.permutation(world.graph.root_ids())
+    roots = roots[populations.alive_at_versions(world, roots).any(1)][:MOST_COLD]
+    cells = mapping.truth(world, roots)
+    _by_each_route(sandbox, roots[:100], cells[:100], roots, cells)  # loads what is loaded at first use
+    for n in asked:
+        places = np.arange(n) if n <= len(roots) else rng.integers(0, len(roots), n)
+        ids, truth = roots[places], cells[places]
+        taken = [_by_each_route(sandbox, ids, truth, roots, cells) for _ in range(rounds)]
+        for route in taken[0]:
+            seconds = statistics.median(one[route] for one in taken)
+            if route != COLD or n <= len(roots):
+                distinct = min(n, len(roots))
+                yield {"route": route, "ids": n, "distinct": distinct, "seconds": seconds, "ids_per_s": n / seconds}
+
+
+def _by_each_route(sandbox: SandboxProcess, ids: Ids, truth: Ids, roots: Ids, cells: Ids) -> dict[str, float]:
+    """Seconds of each route."""
+    taken = asyncio.run(_by_client(sandbox, ids, truth))
+    with tempfile.TemporaryDirectory() as folder:
+        _write_index(Path(folder), roots, cells)
+        begun = time.perf_counter()
+        found = CellIndex(folder).root_to_cell(ids)["cell_id"].to_numpy()
+        taken[INDEX] = time.perf_counter() - begun
+    _insist(found, truth)
+    return taken
+
+
+async def _by_client(sandbox: SandboxProcess, ids: Ids, truth: Ids) -> dict[str, float]:
+    taken = {}
+    async with AsyncCortexClient(sandbox.spec, token=sandbox.token) as client:
+        for route in (COLD, WARM):
+            begun = time.perf_counter()
+            found = (await client.root_id_to_cell_id(ids))["cell_id"].to_numpy()
+            taken[route] = time.perf_counter() - begun
+            _insist(found, truth)
+    return taken
+
+
+def _write_index(folder: Path, roots: Ids, cells: Ids) -> None:
+    """All roots, be it as those of no cell."""
+    columns = {"root": roots, "cell": cells, "start": roots * 0, "end": roots * 0 + 1, "source": ["main"] * len(roots)}
+    status = np.where(cells < 0, "none", "ok")
+    rows = pl.DataFrame(columns | {"status": status, "n_matches": cells >= 0}, schema_overrides=_index.ROWS)
+    layer = int(roots[0]) >> 56
+    _index.write(folder, _index.Facts("http://nowhere", "made_up", 1, datetime(2026, 1, 1, tzinfo=UTC), layer), rows)
+
+
+def _insist(found: Ids, truth: Ids) -> None:
     if not np.array_equal(found, truth):
         raise SystemExit("an answer is not what the world says: no figures")
-    return taken

@@ -91,9 +91,19 @@ def test_bulk(module: Any, results: Path) -> None:
 
 def test_growth(module: Any, results: Path) -> None:
     world = {"seed": 1, "nuclei": 100, "edits": 50, "fragments": 1_000, "synapses": 1}
-    module.run(rounds=1, world_options=world, counts=(100, 300), in_flight=(4, 16), ids=300)
+    cells = world | {"fragments": 10}
+    small: dict[str, Any] = {"counts": (100, 300), "in_flight": (4, 16), "ids": 300, "asked": (50, 1_000)}
+    module.run(rounds=1, world_options=world, cells_options=cells, **small)
     assert [row["ids"] for row in kept(results, "root look-ups by number of ids", "growth")] == [100, 300]
     assert [row["in_flight"] for row in kept(results, "root look-ups by requests at once", "growth")] == [4, 16]
+    routes = [(row["ids"], row["route"]) for row in kept(results, "roots to cells by number of ids", "growth")]
+    assert routes == [
+        (50, module.COLD),
+        (50, module.WARM),
+        (50, module.INDEX),
+        (1_000, module.WARM),
+        (1_000, module.INDEX),
+    ]
 
 
 def test_skeletons(module: Any, results: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import copy
 import functools
+import itertools
 import re
 import subprocess
 import sys
@@ -258,9 +259,18 @@ class Writer:
         """The docstring, about blocking calls: in literals and examples nothing is awaited."""
         about, examples, code = (ast.get_docstring(node, clean=False) or "").partition("Examples\n")
         about = re.sub("``[^`]+``", lambda literal: re.sub(r"\b(await|async) ", "", literal[0]), about)
-        text = about + examples + re.sub(r"\b(await|async) ", "", code)
+        text = about + examples + re.sub(r"\b(await|async) ", "", _unwrapped(code))
         text = re.sub(rf"\bAsync({'|'.join(c.twin for c in self.classes.values())})\b", r"\1", text)
         return ast.Expr(ast.Constant(text.replace("`aclose`", "`close`")))
+
+
+def _unwrapped(code: str) -> str:
+    """``(await call()).rest`` as ``await call().rest``: what is not awaited needs no parentheses."""
+    while opening := re.search(r"(?<![\w)\]])\(await ", code):  # those of a call stay
+        depths = itertools.accumulate((char == "(") - (char == ")") for char in code[opening.start() :])
+        end = opening.start() + next(place for place, depth in enumerate(depths) if depth == 0)
+        code = code[: opening.start()] + code[opening.start() + 1 : end] + code[end + 1 :]
+    return code
 
 
 def names_in(node: ast.AST) -> set[str]:

@@ -200,6 +200,11 @@ class RootCalls:
     async def latest_valid_timestamp(self, root_ids: Ids, *, timeout: float | None = None) -> pd.DatetimeIndex:
         """Tell the last millisecond at which each root was current (for a current one: just now).
 
+        Returns
+        -------
+        DatetimeIndex of length n
+            Time zone UTC, unit ms, in the order of the input.
+
         Examples
         --------
         >>> (await client.latest_valid_timestamp([864691135265981601]))[0].year

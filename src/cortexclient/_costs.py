@@ -19,7 +19,13 @@ ENVELOPE = 400
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the steps of a call."""
+    """Sums over the steps of a call.
+
+    Examples
+    --------
+    >>> client.plan("get_roots", range(1, 10_001)).steps[-1].cost.bytes
+    1...
+    """
 
     requests: int = 0
     bytes: int = 0
@@ -40,7 +46,13 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Requests to one endpoint, side by side."""
+    """Requests to one endpoint, side by side.
+
+    Examples
+    --------
+    >>> [step.what for step in client.plan("get_roots", range(1, 10_001)).steps if step.sure][-1:]
+    ['get_roots']
+    """
 
     what: str
     endpoint: str
@@ -59,6 +71,12 @@ class CostEstimate:
 
     Requests and bytes follow from the planner itself, seconds from what the real servers were measured to take for each
     id (for table queries from assumptions, see ``_wire/endpoints.py``). A repeated id costs nothing.
+
+    Examples
+    --------
+    >>> estimate = client.plan("get_roots", range(1, 10_001))
+    >>> estimate.distinct, estimate.steps[-1].cost.requests
+    (10000, 10)
     """
 
     call: str
@@ -70,17 +88,36 @@ class CostEstimate:
 
     @property
     def least(self) -> Totals:
-        """The steps that are sent in any case."""
+        """The steps that are sent in any case.
+
+        Examples
+        --------
+        >>> client.plan("get_roots", range(1, 10_001)).least.requests >= 10
+        True
+        """
         return sum((step.cost for step in self.steps if step.sure), Totals())
 
     @property
     def most(self) -> Totals:
-        """All steps, as if earlier ones left everything to ask."""
+        """All steps, as if earlier ones left everything to ask.
+
+        Examples
+        --------
+        >>> estimate = client.plan("root_id_to_cell_id", roots)
+        >>> estimate.most.requests > estimate.least.requests
+        True
+        """
         return sum((step.cost for step in self.steps), Totals())
 
     @property
     def bound_by(self) -> str:
-        """The limit that binds the longest step that is sent in any case."""
+        """The limit that binds the longest step that is sent in any case.
+
+        Examples
+        --------
+        >>> client.plan("get_roots", range(1, 1_000_001)).bound_by
+        'requests at once (Limits: 16 to chunkedgraph)'
+        """
         sure = [step for step in self.steps if step.sure]
         return max(sure, key=lambda step: step.cost.seconds).bound_by if sure else "nothing is asked"
 

@@ -190,7 +190,15 @@ class SyncFlow(Generic[T]):
         raise item.error or StopIteration
 
     def close(self) -> None:
-        """End the fetching and wait until it has ended."""
+        """End the fetching and wait until it has ended.
+
+        Examples
+        --------
+        >>> with CortexClient("minnie_public") as client:
+        ...     outcomes = client.stream_skeletons(roots)
+        ...     first = next(iter(outcomes))
+        ...     outcomes.close()
+        """
         if not self._ended and self._generation == _portal.generation():
             self._ended = True
             _portal.run(self._pump.aclose)

@@ -40,6 +40,13 @@ class AsyncCaches:
         CacheInfo
             ``entries``, ``bytes``, ``hits`` and ``misses`` of the memory; ``disk`` has the same of the file (with its
             ``path``, and the last ``problem`` with it), None where no folder is named.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.base_resolution()
+        (8.0, 8.0, 40.0)
+        >>> (await client.cache.info()).entries > 0
+        True
         """
         info = self._cache.info()
         return info if self._cache.disk is None else replace(info, disk=await self._cache.disk.info())
@@ -51,6 +58,12 @@ class AsyncCaches:
         ----------
         disk
             Also what is on disk, for all processes that use the same folder.
+
+        Examples
+        --------
+        >>> await client.cache.clear(disk=False)
+        >>> (await client.cache.info()).entries
+        0
         """
         self._cache.clear()
         if disk and self._cache.disk is not None:

@@ -64,18 +64,36 @@ class Limits:
         return _make_limits, tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
 
     def of(self, service: str) -> int:
-        """Requests at once to ``service``."""
+        """Requests at once to ``service``.
+
+        Examples
+        --------
+        >>> Limits(in_flight=8).of("chunkedgraph")
+        8
+        """
         default = self.storage_in_flight if service == STORAGE else self.in_flight
         return self.per_service.get(service, default)
 
     def over(self, dataset: Limits) -> Limits:
-        """Take the rates of a dataset's own limits, where these name none."""
+        """Take the rates of a dataset's own limits, where these name none.
+
+        Examples
+        --------
+        >>> dataset = Limits(per_minute={"query": 150})
+        >>> Limits(in_flight=4).over(dataset).per_minute["query"]
+        150
+        """
         return self if self.per_minute is not None else replace(self, per_minute=dataset.per_minute)
 
     def shared_by(self, workers: int) -> Limits:
         """One worker's part, where ``workers`` of them work for the same user: all of them together keep these limits.
 
         Each may have one request under way at least, whatever they are.
+
+        Examples
+        --------
+        >>> Limits(in_flight=16).shared_by(4).of("materialize")
+        4
         """
         if workers < 1:
             raise CortexUsageError(f"shared_by({workers}): must be one worker at least")

@@ -30,7 +30,14 @@ CHECKS: Mapping[str, tuple[Endpoint, Endpoint | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """How one service is."""
+    """How one service is.
+
+    Examples
+    --------
+    >>> status = (await client.diagnose())["skeleton"]
+    >>> status.reachable, status.version
+    (True, '0.23.11')
+    """
 
     service: str
     url: str
@@ -47,13 +54,27 @@ class ServiceStatus:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether nothing is wrong.
+
+        Examples
+        --------
+        >>> diagnosis = await client.diagnose()
+        >>> diagnosis["materialize"].ok, diagnosis["materialize"].problem
+        (True, None)
+        """
         return self.problem is None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Diagnosis:
-    """How the services of a dataset are. Shows itself as a table."""
+    """How the services of a dataset are. Shows itself as a table.
+
+    Examples
+    --------
+    >>> diagnosis = await client.diagnose()
+    >>> diagnosis.ok, diagnosis["info"].token
+    (True, 'accepted')
+    """
 
     datastack: str
     token_source: str
@@ -62,14 +83,26 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong anywhere."""
+        """Whether nothing is wrong anywhere.
+
+        Examples
+        --------
+        >>> (await client.diagnose()).ok
+        True
+        """
         return all(service.ok for service in self.services)
 
     def __getitem__(self, service: str) -> ServiceStatus:
         return next(status for status in self.services if status.service == service)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each service, indexed by its name."""
+        """One row for each service, indexed by its name; the columns are the fields of :class:`ServiceStatus`.
+
+        Examples
+        --------
+        >>> (await client.diagnose()).to_frame()["token"].to_dict()
+        {'info': 'accepted', 'chunkedgraph': 'accepted', ...}
+        """
         import pandas as pd
 
         return pd.DataFrame([asdict(status) for status in self.services]).set_index("service")

@@ -35,11 +35,28 @@ class Outcome(Generic[T]):
 
     @property
     def ok(self) -> bool:
-        """Whether there is a value."""
+        """Whether there is a value.
+
+        Examples
+        --------
+        >>> Outcome(7, value="a skeleton").ok
+        True
+        >>> Outcome(7, error=NotFoundError("no such root")).ok
+        False
+        """
         return self.error is None
 
     def unwrap(self) -> T:
-        """The value, or raise the error."""
+        """The value, or raise the error.
+
+        Examples
+        --------
+        >>> try:
+        ...     Outcome(7, error=NotFoundError("no such root", ids=[7])).unwrap()
+        ... except NotFoundError as error:
+        ...     print(error.ids)
+        (7,)
+        """
         if self.error is not None:
             raise self.error
         return self.value  # type: ignore[return-value]  # None is a value where T allows it
@@ -76,7 +93,14 @@ class Results(Mapping[int, T]):
         return self._values[key]
 
     def get(self, key: int, default: Any = None) -> Any:
-        """The value of an id that succeeded, else ``default``."""
+        """The value of an id that succeeded, else ``default``.
+
+        Examples
+        --------
+        >>> found = await client.skeleton.get_skeletons([864691134885645050, 7])
+        >>> found.get(7) is None
+        True
+        """
         return self._values.get(key, default)
 
     def __contains__(self, key: object) -> bool:
@@ -90,20 +114,51 @@ class Results(Mapping[int, T]):
 
     @property
     def errors(self) -> Mapping[int, CortexError]:
-        """Why each other id failed."""
+        """Why each other id failed.
+
+        Examples
+        --------
+        >>> found = await client.skeleton.get_skeletons([864691134885645050, 7])
+        >>> type(found.errors[7]).__name__
+        'NotFoundError'
+        """
         return self._errors
 
     @property
     def failed_ids(self) -> IdArray:
-        """(n,) int64: the ids to ask again."""
+        """(n,) int64: the ids to ask again.
+
+        Examples
+        --------
+        >>> found = await client.skeleton.get_skeletons([864691134885645050, 7])
+        >>> found.failed_ids
+        array([7])
+        """
         return np.fromiter(self._errors, np.int64, len(self._errors))
 
     def status(self) -> dict[str, int]:
-        """How many outcomes there are of each kind: ``{"ok": 9_997, "NotFoundError": 3}``."""
+        """How many outcomes there are of each kind: ``{"ok": 9_997, "NotFoundError": 3}``.
+
+        Examples
+        --------
+        >>> found = await client.skeleton.get_skeletons([864691134885645050, 7])
+        >>> found.status()
+        {'ok': 1, 'NotFoundError': 1}
+        """
         return {"ok": len(self._values)} | dict(Counter(type(error).__name__ for error in self._errors.values()))
 
     def raise_if_failed(self) -> Self:
-        """Raise :class:`PartialFailure` if any id failed (``.results`` keeps what succeeded), else return self."""
+        """Raise :class:`PartialFailure` if any id failed (``.results`` keeps what succeeded), else return self.
+
+        Examples
+        --------
+        >>> found = await client.skeleton.get_skeletons([864691134885645050, 7])
+        >>> try:
+        ...     found.raise_if_failed()
+        ... except PartialFailure as failure:
+        ...     print(failure)
+        1 of 2 ids failed (NotFoundError 1); .results holds the others (ids: 7)
+        """
         if self._errors:
             kinds = ", ".join(f"{kind} {n}" for kind, n in self.status().items() if kind != "ok")
             total = len(self._values) + len(self._errors)

@@ -58,6 +58,12 @@ class Skeleton:
         (m,) int64, the vertex that each level-2 chunk belongs to.
     meta
         How it was made, as the service tells it.
+
+    Examples
+    --------
+    >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+    >>> skeleton
+    Skeleton(864691134885645050: 6 vertices, 55 um)
     """
 
     root_id: int
@@ -72,23 +78,51 @@ class Skeleton:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays."""
+        """Bytes of the arrays.
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> skeleton.nbytes
+        416
+        """
         arrays = (self.vertices, self.edges, self.radius, self.compartment, self.lvl2_ids, self.mesh_to_skel_map)
         return sum(array.nbytes for array in arrays)
 
     def as_version(self, version: int) -> Skeleton:
-        """The same as another version has it: all but 4 lack the level-2 ids (SkeletonService 0.23.11)."""
+        """The same as another version has it: all but 4 lack the level-2 ids (SkeletonService 0.23.11).
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> len(skeleton.as_version(2).lvl2_ids)
+        0
+        """
         if version == 4:
             return self
         return replace(self, lvl2_ids=self.lvl2_ids[:0], meta={**self.meta, "skeleton_version": version})
 
     def cable_length(self) -> float:
-        """Length of all edges together, nm."""
+        """Length of all edges together, nm.
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> round(skeleton.cable_length() / 1000)  # micrometres
+        55
+        """
         ends = self.vertices[self.edges]
         return float(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1).sum())
 
     def parents(self) -> IdArray:
-        """(n,) int64: the next vertex towards the root; -1 for the root, and for what is not connected to it."""
+        """(n,) int64: the next vertex towards the root; -1 for the root, and for what is not connected to it.
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> skeleton.parents()
+        array([ 1, -1,  3,  1,  3,  3])
+        """
         n = len(self.vertices)
         tail, head = np.concatenate([self.edges, self.edges[:, ::-1]]).T
         order = np.argsort(tail, kind="stable")
@@ -108,6 +142,12 @@ class Skeleton:
         """SWC text: one line ``id type x y z radius parent`` for each vertex, micrometres, parents first.
 
         Vertices that are not connected to the root begin trees of their own.
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> print(skeleton.to_swc().splitlines()[0])
+        0 1 1471.472 1245.536 938.440 0.160 -1
         """
         parent = self.parents()
         order = _parents_first(parent)
@@ -138,6 +178,12 @@ class Skeleton:
         ------
         MissingDependency
             meshparty is not installed.
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> round(skeleton.to_meshwork().skeleton.path_length() / 1000)
+        55
         """
         if not len(self.lvl2_ids):
             raise CortexUsageError("this skeleton names no level-2 chunks, which a Meshwork is made of")

@@ -21,6 +21,13 @@ class Caches(Twin[AsyncCaches]):
         CacheInfo
             ``entries``, ``bytes``, ``hits`` and ``misses`` of the memory; ``disk`` has the same of the file (with its
             ``path``, and the last ``problem`` with it), None where no folder is named.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.base_resolution()
+        (8.0, 8.0, 40.0)
+        >>> client.cache.info().entries > 0
+        True
         """
         return _portal.run(self._inner.info)
 
@@ -31,5 +38,11 @@ class Caches(Twin[AsyncCaches]):
         ----------
         disk
             Also what is on disk, for all processes that use the same folder.
+
+        Examples
+        --------
+        >>> client.cache.clear(disk=False)
+        >>> client.cache.info().entries
+        0
         """
         return _portal.run(self._inner.clear, disk=disk)

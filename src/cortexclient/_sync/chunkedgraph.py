@@ -59,6 +59,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         ------
         NotFoundError
             Naming the ids that do not exist.
+
+        Examples
+        --------
+        >>> graph = client.chunkedgraph.get_lineage_graph(864691134885645050)
+        >>> len(graph["nodes"]), graph["links"][0]
+        (19, {'source': 864691131410920796, 'target': 864691135265981601})
         """
         return _portal.run(
             self._inner.get_lineage_graph,
@@ -77,6 +83,11 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         (n,) int64
             Sorted. A current root answers with itself. Merges and splits bring in siblings: use
             :meth:`suggest_latest_roots` for the one that holds most of the old cell.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.get_latest_roots(864691135265981601)
+        array([864691132428634148, 864691134885645050])
         """
         return _portal.run(self._inner.get_latest_roots, root_id, timestamp, timeout=timeout)
 
@@ -89,6 +100,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         (n,) int64
             Sorted. A root that was never edited answers with itself.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.get_original_roots(864691134885645050)
+        array([864691132634483202, 864691132704020302, 864691133604894754,
+               864691135185292082, 864691135427325591])
         """
         return _portal.run(self._inner.get_original_roots, root_id, timestamp_past, timeout=timeout)
 
@@ -119,6 +136,14 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -----
         An edit replaces the level-2 nodes that it touches, and a replaced node climbs to a retired root for ever. Such
         nodes are counted by their supervoxels, which always lead to the root that is current.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.get_root_overlaps(864691135265981601)
+                            fraction
+        root_id
+        864691134885645050       0.8
+        864691132428634148       0.2
         """
         return _portal.run(self._inner.get_root_overlaps, root_id, timestamp, timeout=timeout)
 
@@ -147,6 +172,11 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         One request for each id, then look-ups of all their level-2 chunks (0.35 ms each for the server): some 10,000
         for a large neuron, millions for a root that was once merged with half the dataset.
         `CortexClient.update_roots` asks for them only where the lineage leaves a choice.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.get_root_overlaps_many([864691135265981601])
+        {864691135265981601: {864691134885645050: 0.8, 864691132428634148: 0.2}}
         """
         return _portal.run(self._inner.get_root_overlaps_many, root_ids, timestamp, progress=progress, timeout=timeout)
 
@@ -154,6 +184,11 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         """Name the root that holds most of an old root's material at an instant; never a retired one.
 
         :meth:`get_root_overlaps` lists all of them with their shares.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.suggest_latest_roots(864691135265981601)
+        864691134885645050
         """
         return _portal.run(self._inner.suggest_latest_roots, root_id, timestamp, timeout=timeout)
 
@@ -167,11 +202,23 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         dict of (m,) int64
             One entry for each distinct id, in the order of the input; the id itself where it was current already. An
             ancestor need not share supervoxels with its descendant: what they shared may have been split off between.
+
+        Examples
+        --------
+        >>> frozen = client.version_timestamp(117)
+        >>> client.chunkedgraph.get_past_ids([864691134885645050], frozen)
+        {864691134885645050: array([864691135427325591, 864691132634483202, 864691135265981601])}
         """
         return _portal.run(self._inner.get_past_ids, root_ids, timestamp_past, progress=progress, timeout=timeout)
 
     def get_oldest_timestamp(self, *, timeout: float | None = None) -> datetime:
-        """Tell since when the graph answers: the first edit less half a second (aware UTC)."""
+        """Tell since when the graph answers: the first edit less half a second (aware UTC).
+
+        Examples
+        --------
+        >>> str(client.chunkedgraph.get_oldest_timestamp())
+        '2020-05-31 04:19:02.400000+00:00'
+        """
         return _portal.run(self._inner.get_oldest_timestamp, timeout=timeout)
 
     def get_roots(
@@ -201,6 +248,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         (n,) int64
             In the order of the input; 0 where there is no such node, or it did not exist yet.
+
+        Examples
+        --------
+        >>> nuclei = client.tables.nucleus_detection_v0(id=[264898, 262893]).query()
+        >>> client.chunkedgraph.get_roots(nuclei["pt_supervoxel_id"])
+        array([864691131820236620, 864691134885645050])
         """
         return _portal.run(
             self._inner.get_roots, supervoxel_ids, timestamp, stop_layer, progress=progress, timeout=timeout
@@ -215,6 +268,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         ------
         NotFoundError
             If there is no such supervoxel at that instant.
+
+        Examples
+        --------
+        >>> leaves = client.chunkedgraph.get_leaves(864691134885645050)
+        >>> client.chunkedgraph.get_root_id(leaves[0])
+        864691134885645050
         """
         return _portal.run(self._inner.get_root_id, supervoxel_id, timestamp, level2, timeout=timeout)
 
@@ -239,6 +298,11 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         (n,) bool
             In the order of the input.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.is_latest_roots([864691134885645050, 864691135265981601])
+        array([ True, False])
         """
         return _portal.run(self._inner.is_latest_roots, root_ids, timestamp, progress=progress, timeout=timeout)
 
@@ -249,6 +313,11 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         (n,) bool
             In the order of the input.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.is_valid_nodes([864691134885645050, 7])
+        array([ True, False])
         """
         return _portal.run(self._inner.is_valid_nodes, node_ids, timeout=timeout)
 
@@ -281,6 +350,11 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         ------
         NotFoundError
             Naming the ids that do not exist (with ``latest``: or did not exist yet).
+
+        Examples
+        --------
+        >>> client.chunkedgraph.get_root_timestamps([864691134885645050])
+        DatetimeIndex(['2024-01-21 08:59:20.701000+00:00'], dtype='datetime64[ms, UTC]', freq=None)
         """
         return _portal.run(
             self._inner.get_root_timestamps, root_ids, latest, timestamp, progress=progress, timeout=timeout
@@ -301,6 +375,15 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         ------
         NotFoundError
             Naming the ids that do not exist.
+
+        Examples
+        --------
+        >>> lives = client.chunkedgraph.get_root_lifetimes([864691134885645050, 864691135265981601])
+        >>> lives["is_latest"]
+        root_id
+        864691134885645050     True
+        864691135265981601    False
+        Name: is_latest, dtype: bool
         """
         return _portal.run(self._inner.get_root_lifetimes, root_ids, timestamp, timeout=timeout)
 
@@ -313,6 +396,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         start, end
             (n,) int64. The end of a root that is current at ``timestamp`` (default: now) is the largest int64.
+
+        Examples
+        --------
+        >>> start, end = client.chunkedgraph.lifetimes_ms(np.array([864691135265981601]))
+        >>> int(end[0] - start[0]) // 86_400_000  # days
+        266
         """
         return _portal.run(self._inner.lifetimes_ms, root_ids, timestamp)
 
@@ -335,6 +424,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         ------
         NotFoundError
             If there is no such root.
+
+        Examples
+        --------
+        >>> log = client.chunkedgraph.get_change_log(864691134885645050)
+        >>> log["n_mergers"], log["n_splits"]
+        (4, 5)
         """
         return _portal.run(self._inner.get_change_log, root_id, filtered, timeout=timeout)
 
@@ -345,6 +440,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         dict
             ``merge_edges`` (pairs of supervoxels) and ``merge_edge_coords`` (voxels), one entry for each merge.
+
+        Examples
+        --------
+        >>> log = client.chunkedgraph.get_merge_log(864691134885645050)
+        >>> len(log["merge_edges"])
+        6
         """
         return _portal.run(self._inner.get_merge_log, root_id, timeout=timeout)
 
@@ -360,6 +461,14 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
             (UTC), ``user_id`` (string), ``before_root_ids``, ``after_root_ids`` (lists of int), ``is_merge`` (bool),
             and
             ``user_name``, ``user_affiliation`` where the server tells them; by operation id. Without edits: no rows.
+
+        Examples
+        --------
+        >>> logs = client.chunkedgraph.get_tabular_change_log([864691134885645050])
+        >>> logs[864691134885645050][["operation_id", "is_merge"]].head(2)
+           operation_id  is_merge
+        0           309     False
+        1           310     False
         """
         return _portal.run(self._inner.get_tabular_change_log, root_ids, filtered, progress=progress, timeout=timeout)
 
@@ -375,6 +484,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
             ``roots`` (made by it), ``added_edges`` or ``removed_edges`` (supervoxels), ``source_coords``,
             ``sink_coords`` (voxels),
             ``operation_status`` (0: done) and so on, as recorded.
+
+        Examples
+        --------
+        >>> details = client.chunkedgraph.get_operation_details([309])
+        >>> details[309]["roots"]
+        [864691132590357936, 864691132443722254]
         """
         return _portal.run(self._inner.get_operation_details, operation_ids, progress=progress, timeout=timeout)
 
@@ -394,6 +509,13 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         DataFrame
             ``operation_id`` (int64), ``timestamp`` (UTC).
+
+        Examples
+        --------
+        >>> since = client.version_timestamp(1412)
+        >>> edits = client.chunkedgraph.get_user_operations(161, since)
+        >>> edits.columns.to_list()
+        ['operation_id', 'timestamp']
         """
         return _portal.run(self._inner.get_user_operations, user_id, timestamp_start, timestamp_end, timeout=timeout)
 
@@ -406,15 +528,34 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         expired, created
             (n,), (m,) int64, sorted. Roots that both began and ended in between are in neither: this is the net change.
+
+        Examples
+        --------
+        >>> since = client.version_timestamp(1412)
+        >>> ended, began = client.chunkedgraph.get_delta_roots(since)
+        >>> len(ended), len(began)
+        (120, 139)
         """
         return _portal.run(self._inner.get_delta_roots, timestamp_past, timestamp_future, timeout=timeout)
 
     def table_name(self) -> str:
-        """Name of the graph's table, the last part of the segmentation source."""
+        """Name of the graph's table, the last part of the segmentation source.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.table_name()
+        'minnie65_public'
+        """
         return _portal.run(self._inner.table_name)
 
     def cloudvolume_path(self) -> str:
-        """Address of the segmentation for cloud-volume (``graphene://...``)."""
+        """Address of the segmentation for cloud-volume (``graphene://...``).
+
+        Examples
+        --------
+        >>> client.chunkedgraph.cloudvolume_path()
+        'graphene://...'
+        """
         return _portal.run(self._inner.cloudvolume_path)
 
     def segmentation_info(self) -> dict[str, Any]:
@@ -424,11 +565,23 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         dict
             As the service sends it: ``graph`` (``n_layers``, ``chunk_size``, ``spatial_bit_masks``), ``scales`` ...
+
+        Examples
+        --------
+        >>> info = client.chunkedgraph.segmentation_info()
+        >>> info["graph"]["n_layers"], info["graph"]["chunk_size"]
+        (12, [256, 256, 512])
         """
         return _portal.run(self._inner.segmentation_info)
 
     def base_resolution(self) -> tuple[float, float, float]:
-        """Voxel size of the graph: x, y, z in nm."""
+        """Voxel size of the graph: x, y, z in nm.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.base_resolution()
+        (8.0, 8.0, 40.0)
+        """
         return _portal.run(self._inner.base_resolution)
 
     def get_leaves(
@@ -449,6 +602,11 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         (n,) int64
             In no particular order; empty for an unknown id.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.get_leaves(864691134885645050, stop_layer=2)[:2]
+        array([187425570575876221, 187425570642985060])
         """
         return _portal.run(self._inner.get_leaves, root_id, bounds, stop_layer, timeout=timeout)
 
@@ -467,6 +625,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         dict of (m,) int64
             One entry for each distinct id, in the order of the input; empty arrays for unknown ids and supervoxels.
+
+        Examples
+        --------
+        >>> found = client.chunkedgraph.get_leaves_many([864691134885645050, 7], stop_layer=2)
+        >>> {root: len(leaves) for root, leaves in found.items()}
+        {864691134885645050: 6, 7: 0}
         """
         return _portal.run(
             self._inner.get_leaves_many, root_ids, bounds, stop_layer, progress=progress, timeout=timeout
@@ -479,6 +643,11 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         (n,) int64
             Empty for a supervoxel and for an unknown id.
+
+        Examples
+        --------
+        >>> client.chunkedgraph.get_children(864691134885645050)
+        array([548242885888180229])
         """
         return _portal.run(self._inner.get_children, node_id, timeout=timeout)
 
@@ -498,6 +667,15 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
             Each edge once, the smaller id first, in ascending order. A chunk without neighbours is in no edge:
             ``get_leaves(root_id, stop_layer=2)`` lists all chunks. The graph of a retired root may lack edges where it
             was edited (the service joins far ends by the parents of today).
+
+        Examples
+        --------
+        >>> client.chunkedgraph.level2_chunk_graph(864691134885645050)
+        array([[187425570575876221, 187425570642985060],
+               [187425570642985060, 187495939387162945],
+               [187495870667686061, 187495939387162945],
+               [187495939387162945, 187496008106639457],
+               [187495939387162945, 187566308131340349]])
         """
         return _portal.run(self._inner.level2_chunk_graph, root_id, bounds, timeout=timeout)
 
@@ -511,6 +689,13 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         edges, affinities, areas
             (n, 2) int64, (n,) float64 (infinite across chunks), (n,) int32 voxels. Edges between chunks come in both
             directions.
+
+        Examples
+        --------
+        >>> box = [[0, 400_000], [0, 400_000], [0, 30_000]]
+        >>> edges, affinities, areas = client.chunkedgraph.get_subgraph(864691134885645050, box)
+        >>> edges.shape, areas.shape
+        ((16, 2), (16,))
         """
         return _portal.run(self._inner.get_subgraph, root_id, bounds, timeout=timeout)
 
@@ -536,6 +721,14 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         centroids, l2_path, failed
             (n, 3) nm, (n,) int64 level-2 ids, and the ids for which there was no representative point.
+
+        Examples
+        --------
+        >>> l2_ids = client.get_l2_ids(864691134885645050)
+        >>> points = client.get_l2data(l2_ids, ["rep_coord_nm"]).to_numpy()
+        >>> centroids, path, failed = client.chunkedgraph.find_path(864691134885645050, points[0], points[-1])
+        >>> len(path) == len(centroids), len(failed)
+        (True, 0)
         """
         return _portal.run(self._inner.find_path, root_id, src_pt, dst_pt, precision_mode, timeout=timeout)
 
@@ -546,6 +739,12 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         -------
         (m,) int64
             Sorted.
+
+        Examples
+        --------
+        >>> l2_ids = client.get_l2_ids(864691134885645050)
+        >>> client.chunkedgraph.get_minimal_covering_nodes(l2_ids)
+        array([864691134885645050])
         """
         return _portal.run(self._inner.get_minimal_covering_nodes, node_ids, timeout=timeout)
 
@@ -559,5 +758,15 @@ class ChunkedGraph(Twin[AsyncChunkedGraph]):
         dict
             Contact areas by partner root (``calc_partners``), else by running number. The current service fails on this
             call (PyChunkedGraph 2.21): expect a :class:`ServerError` until it is mended.
+
+        Examples
+        --------
+        >>> from cortexclient.errors import ServerError
+        >>> box = [[0, 400_000], [0, 400_000], [0, 30_000]]
+        >>> try:
+        ...     sites = client.chunkedgraph.get_contact_sites(864691134885645050, box)
+        ... except ServerError as error:
+        ...     print("the service failed")
+        the service failed
         """
         return _portal.run(self._inner.get_contact_sites, root_id, bounds, calc_partners, timeout=timeout)

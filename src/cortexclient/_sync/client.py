@@ -324,7 +324,7 @@ class CortexClient(ClientTwin):
 
         Examples
         --------
-        >>> (client.get_datastack_info())["synapse_table"]
+        >>> client.get_datastack_info()["synapse_table"]
         'synapses_pni_2'
         """
         return _portal.run(self._inner.get_datastack_info)
@@ -387,7 +387,7 @@ class CortexClient(ClientTwin):
 
         Examples
         --------
-        >>> (client.tables.load())[:2]
+        >>> client.tables.load()[:2]
         ['aibs_metamodel_celltypes_v661', 'nucleus_alternative_points']
         """
         return Tables._of(lambda: self._inner.tables)
@@ -532,7 +532,7 @@ class CortexClient(ClientTwin):
 
         Examples
         --------
-        >>> (client.l2cache.attributes())[:2]
+        >>> client.l2cache.attributes()[:2]
         ('area_nm2', 'chunk_intersect_count')
         """
         return L2Cache._of(lambda: self._inner.l2cache)
@@ -771,7 +771,7 @@ class CortexClient(ClientTwin):
         Examples
         --------
         >>> l2_ids = client.get_l2_ids(864691134885645050)
-        >>> (client.get_l2data(l2_ids, ["size_nm3"])).shape
+        >>> client.get_l2data(l2_ids, ["size_nm3"]).shape
         (6, 1)
         """
         return _portal.run(self._inner.get_l2data, l2_ids, attributes, progress=progress, timeout=timeout)
@@ -1005,9 +1005,14 @@ class CortexClient(ClientTwin):
     def latest_valid_timestamp(self, root_ids: Ids, *, timeout: float | None = None) -> pd.DatetimeIndex:
         """Tell the last millisecond at which each root was current (for a current one: just now).
 
+        Returns
+        -------
+        DatetimeIndex of length n
+            Time zone UTC, unit ms, in the order of the input.
+
         Examples
         --------
-        >>> (client.latest_valid_timestamp([864691135265981601]))[0].year
+        >>> client.latest_valid_timestamp([864691135265981601])[0].year
         2021
         """
         return _portal.run(self._inner.latest_valid_timestamp, root_ids, timeout=timeout)

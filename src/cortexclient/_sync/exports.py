@@ -50,19 +50,43 @@ class Exports(Twin[AsyncExports]):
             No place for exports is known: ``set_export_cloudpath`` sets one.
         MissingPermission, NotFoundError
             The bucket may not be listed, or is not there.
+
+        Examples
+        --------
+        >>> newest = client.exports.available_files()[-1]
+        >>> newest.name, newest.version, newest.kind
+        ('synapses_pni_2_merged', 1484, 'csv')
         """
         return _portal.run(self._inner.available_files, timeout=timeout)
 
     def reset_available_files(self, *, timeout: float | None = None) -> list[Export]:
-        """List all exports anew."""
+        """List all exports anew.
+
+        Examples
+        --------
+        >>> len(client.exports.reset_available_files()) > 0
+        True
+        """
         return _portal.run(self._inner.reset_available_files, timeout=timeout)
 
     def available_tables(self, *, timeout: float | None = None) -> list[str]:
-        """Names of all tables and views that are exported at any version, sorted."""
+        """Names of all tables and views that are exported at any version, sorted.
+
+        Examples
+        --------
+        >>> client.exports.available_tables()[:2]
+        ['aibs_metamodel_celltypes_v661', 'connections_with_nuclei']
+        """
         return _portal.run(self._inner.available_tables, timeout=timeout)
 
     def available_versions(self, table_name: str, *, timeout: float | None = None) -> list[int]:
-        """Versions at which a table or view is exported, sorted; none if it is not exported at all."""
+        """Versions at which a table or view is exported, sorted; none if it is not exported at all.
+
+        Examples
+        --------
+        >>> client.exports.available_versions("connections_with_nuclei")
+        [117, 661, 1412, 1484]
+        """
         return _portal.run(self._inner.available_versions, table_name, timeout=timeout)
 
     def available_data_df(self, *, timeout: float | None = None) -> pd.DataFrame:
@@ -73,6 +97,11 @@ class Exports(Twin[AsyncExports]):
         DataFrame
             Sorted by ``name`` and ``version`` (int64); ``size`` for people (units of 1024³ bytes),
             ``bytes`` exact, ``kind`` (``csv``, ``delta``), ``ordering`` of a Delta Lake, ``updated`` (UTC).
+
+        Examples
+        --------
+        >>> client.exports.available_data_df().columns.to_list()
+        ['name', 'version', 'size', 'bytes', 'kind', 'ordering', 'updated']
         """
         return _portal.run(self._inner.available_data_df, timeout=timeout)
 
@@ -101,6 +130,12 @@ class Exports(Twin[AsyncExports]):
             There is no such export; with the nearest names or the versions that there are.
         DecodeError
             The file is damaged, cut off, or not what its header says. Nothing of it is kept.
+
+        Examples
+        --------
+        >>> edges = client.exports.get_table("connections_with_nuclei", 1484)
+        >>> edges["pre_pt_root_id"].dtype
+        dtype('int64')
         """
         return _portal.run(self._inner.get_table, table_name, version, progress=progress, timeout=timeout)
 
@@ -145,6 +180,12 @@ class Exports(Twin[AsyncExports]):
             As for :meth:`get_table`.
         CortexUsageError
             There is no such column or ordering.
+
+        Examples
+        --------
+        >>> edges = client.exports.scan("connections_with_nuclei", 1484)
+        >>> edges.filter(pl.col("pre_pt_root_id") == 864691134885645050).select("post_pt_root_id").collect().height
+        40
         """
         return _portal.run(
             self._inner.scan, table_name, version, where=where, ordering=ordering, progress=progress, timeout=timeout
@@ -164,5 +205,11 @@ class Exports(Twin[AsyncExports]):
         ------
         NotFoundError, DecodeError
             As for :meth:`get_table`.
+
+        Examples
+        --------
+        >>> path = client.exports.download("connections_with_nuclei", 1484)
+        >>> path.suffix
+        '.parquet'
         """
         return _portal.run(self._inner.download, table_name, version, progress=progress, timeout=timeout)

@@ -15,7 +15,13 @@ class Info(Twin[AsyncInfo]):
     """Datastack records, with caveclient's method names (``InfoServiceClient``)."""
 
     def get_datastacks(self) -> list[str]:
-        """List the datastacks that the token may see, sorted by name."""
+        """List the datastacks that the token may see, sorted by name.
+
+        Examples
+        --------
+        >>> client.info.get_datastacks()
+        ['minnie65_phase3_v1', 'minnie65_public']
+        """
         return _portal.run(self._inner.get_datastacks)
 
     def get_datastack_info(self) -> dict[str, Any]:
@@ -26,57 +32,141 @@ class Info(Twin[AsyncInfo]):
         dict
             ``local_server``, ``segmentation_source``, ``synapse_table``, ``aligned_volume`` (a dict) and so on;
             resolutions in nm.
+
+        Examples
+        --------
+        >>> record = client.info.get_datastack_info()
+        >>> record["synapse_table"], record["soma_table"]
+        ('synapses_pni_2', 'nucleus_detection_v0')
         """
         return _portal.run(self._inner.get_datastack_info)
 
     def local_server(self) -> str:
-        """Address of the server that holds this datastack's graph and tables."""
+        """Address of the server that holds this datastack's graph and tables.
+
+        Examples
+        --------
+        >>> client.info.local_server()
+        'http://127.0.0.1:...'
+        """
         return _portal.run(self._inner.local_server)
 
     def image_source(self) -> str:
-        """Cloudpath of the EM images."""
+        """Cloudpath of the EM images.
+
+        Examples
+        --------
+        >>> client.info.image_source()
+        'precomputed://gs://minnie65_phase3/em'
+        """
         return _portal.run(self._inner.image_source)
 
     def segmentation_source(self) -> str:
-        """Cloudpath of the segmentation (``graphene://...``)."""
+        """Cloudpath of the segmentation (``graphene://...``).
+
+        Examples
+        --------
+        >>> client.info.segmentation_source()
+        'graphene://...'
+        """
         return _portal.run(self._inner.segmentation_source)
 
     def viewer_site(self) -> str | None:
-        """Address of the Neuroglancer that this datastack is shown in."""
+        """Address of the Neuroglancer that this datastack is shown in.
+
+        Examples
+        --------
+        >>> client.info.viewer_site()
+        'https://spelunker.cave-explorer.org/'
+        """
         return _portal.run(self._inner.viewer_site)
 
     def viewer_resolution(self) -> tuple[float, float, float]:
-        """Voxel size of the viewer: x, y, z in nm."""
+        """Voxel size of the viewer: x, y, z in nm.
+
+        Examples
+        --------
+        >>> client.info.viewer_resolution()
+        (4.0, 4.0, 40.0)
+        """
         return _portal.run(self._inner.viewer_resolution)
 
     def get_image_mirrors(self) -> list[dict[str, Any]]:
-        """List the image sources of the datastack: ``name``, ``image_source``, ``description`` and so on."""
+        """List the image sources of the datastack: ``name``, ``image_source``, ``description`` and so on.
+
+        Examples
+        --------
+        >>> [mirror["image_source"] for mirror in client.info.get_image_mirrors()]
+        ['precomputed://gs://minnie65_phase3/em']
+        """
         return _portal.run(self._inner.get_image_mirrors)
 
     def get_image_mirror_names(self) -> list[str]:
-        """List the names of the datastack's image sources."""
+        """List the names of the datastack's image sources.
+
+        Examples
+        --------
+        >>> client.info.get_image_mirror_names()
+        ['default']
+        """
         return _portal.run(self._inner.get_image_mirror_names)
 
     def get_datastacks_by_aligned_volume(self, aligned_volume: str) -> list[str]:
-        """List the datastacks on an aligned volume, sorted by name."""
+        """List the datastacks on an aligned volume, sorted by name.
+
+        Examples
+        --------
+        >>> client.info.get_datastacks_by_aligned_volume("minnie65_phase3")
+        ['minnie65_phase3_v1', 'minnie65_public']
+        """
         return _portal.run(self._inner.get_datastacks_by_aligned_volume, aligned_volume)
 
     def get_aligned_volume_info_by_id(self, aligned_volume_id: int) -> dict[str, Any]:
-        """Name, description and image source of any aligned volume, by its number."""
+        """Name, description and image source of any aligned volume, by its number.
+
+        Examples
+        --------
+        >>> client.info.get_aligned_volume_info_by_id(1)["name"]
+        'minnie65_phase3'
+        """
         return _portal.run(self._inner.get_aligned_volume_info_by_id, aligned_volume_id)
 
     def aligned_volume_name(self) -> str:
-        """Name of the datastack's aligned volume."""
+        """Name of the datastack's aligned volume.
+
+        Examples
+        --------
+        >>> client.info.aligned_volume_name()
+        'minnie65_phase3'
+        """
         return _portal.run(self._inner.aligned_volume_name)
 
     def aligned_volume_id(self) -> int:
-        """Number of the datastack's aligned volume."""
+        """Number of the datastack's aligned volume.
+
+        Examples
+        --------
+        >>> client.info.aligned_volume_id()
+        1
+        """
         return _portal.run(self._inner.aligned_volume_id)
 
     def get_aligned_volumes(self) -> list[str]:
-        """List the aligned volumes that the token may see, sorted by name."""
+        """List the aligned volumes that the token may see, sorted by name.
+
+        Examples
+        --------
+        >>> client.info.get_aligned_volumes()
+        ['minnie65_phase3']
+        """
         return _portal.run(self._inner.get_aligned_volumes)
 
     def get_aligned_volume_info(self) -> dict[str, Any]:
-        """Name, description and image source of the datastack's aligned volume."""
+        """Name, description and image source of the datastack's aligned volume.
+
+        Examples
+        --------
+        >>> client.info.get_aligned_volume_info()["name"]
+        'minnie65_phase3'
+        """
         return _portal.run(self._inner.get_aligned_volume_info)

@@ -21,11 +21,23 @@ class L2Cache(Twin[AsyncL2Cache]):
     """Size, area, thickness and a point inside, for each level-2 chunk of each cell."""
 
     def attributes(self, *, timeout: float | None = None) -> tuple[str, ...]:
-        """Names of what is measured (cached)."""
+        """Names of what is measured (cached).
+
+        Examples
+        --------
+        >>> client.l2cache.attributes()
+        ('area_nm2', 'chunk_intersect_count', 'max_dt_nm', 'mean_dt_nm', 'pca', 'pca_val', 'rep_coord_nm', 'size_nm3')
+        """
         return _portal.run(self._inner.attributes, timeout=timeout)
 
     def has_cache(self, *, timeout: float | None = None) -> bool:
-        """Whether this datastack's segmentation has a cache; deployments too old to tell have none."""
+        """Whether this datastack's segmentation has a cache; deployments too old to tell have none.
+
+        Examples
+        --------
+        >>> client.l2cache.has_cache()
+        True
+        """
         return _portal.run(self._inner.has_cache, timeout=timeout)
 
     def get_l2data(
@@ -51,6 +63,13 @@ class L2Cache(Twin[AsyncL2Cache]):
         dict of dict
             One entry for each distinct id, in the order of the input; empty where nothing is computed yet (the server
             then does that: ask again in a few seconds). Chunks below 0.01 cubic micrometres have no ``pca``.
+
+        Examples
+        --------
+        >>> l2_ids = client.get_l2_ids(864691134885645050)
+        >>> records = client.l2cache.get_l2data(l2_ids, ["size_nm3", "rep_coord_nm"])
+        >>> sorted(records[l2_ids[0]])
+        ['rep_coord_nm', 'size_nm3']
         """
         return _portal.run(self._inner.get_l2data, l2_ids, attributes, progress=progress, timeout=timeout)
 
@@ -74,5 +93,12 @@ class L2Cache(Twin[AsyncL2Cache]):
         DataFrame
             Index ``l2_id`` (distinct, in input order), float64 columns, NaN for what is not computed; vectors in
             columns of their own (``rep_coord_nm_x``, ``pca_0_x``, ``pca_val_0``, ``chunk_intersect_count_x_bottom``).
+
+        Examples
+        --------
+        >>> l2_ids = client.get_l2_ids(864691134885645050)
+        >>> table = client.l2cache.get_l2data_table(l2_ids, ["size_nm3", "rep_coord_nm"])
+        >>> table.columns.to_list(), len(table)
+        (['size_nm3', 'rep_coord_nm_x', 'rep_coord_nm_y', 'rep_coord_nm_z'], 6)
         """
         return _portal.run(self._inner.get_l2data_table, l2_ids, attributes, progress=progress, timeout=timeout)

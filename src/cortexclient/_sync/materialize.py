@@ -80,6 +80,15 @@ class Materialize(Twin[AsyncMaterialize]):
             If rows are missing that could not be had by asking in parts (``.partial`` holds what came).
         NotFoundError
             If there is no such table or version.
+
+        Examples
+        --------
+        >>> columns = ["id", "pt_root_id"]
+        >>> wanted = {"id": [264898, 262893]}
+        >>> client.materialize.query_table("nucleus_detection_v0", select_columns=columns, filter_in_dict=wanted)
+               id          pt_root_id
+        0  262893  864691131820236620
+        1  264898  864691134885645050
         """
         return _portal.run(
             self._inner.query_table,
@@ -133,6 +142,13 @@ class Materialize(Twin[AsyncMaterialize]):
         -------
         DataFrame
             As for :meth:`query_table`; of two tables, ``superceded_id`` of neither.
+
+        Examples
+        --------
+        >>> pair = [["aibs_metamodel_celltypes_v661", "target_id"], ["nucleus_detection_v0", "id"]]
+        >>> joined = client.materialize.join_query(pair, suffixes=["_type", "_nucleus"])
+        >>> [column for column in joined if column.endswith("_type")]
+        ['id_type', 'created_type', 'valid_type', 'cell_type']
         """
         return _portal.run(
             self._inner.join_query,
@@ -186,6 +202,12 @@ class Materialize(Twin[AsyncMaterialize]):
         -------
         DataFrame
             The columns of the synapse table.
+
+        Examples
+        --------
+        >>> inputs = client.materialize.synapse_query(post_ids=864691134885645050)
+        >>> inputs["pre_pt_root_id"].nunique(), len(inputs)
+        (47, 51)
         """
         return _portal.run(
             self._inner.synapse_query,
@@ -219,7 +241,15 @@ class Materialize(Twin[AsyncMaterialize]):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
-        """Query one view of a version; parameters, result and errors as in :meth:`query_table`."""
+        """Query one view of a version; parameters, result and errors as in :meth:`query_table`.
+
+        Examples
+        --------
+        >>> wanted = {"id": [264898, 262893]}
+        >>> found = client.materialize.query_view("nucleus_detection_lookup_v1", filter_in_dict=wanted)
+        >>> found["pt_root_id"].to_list()
+        [864691131820236620, 864691134885645050]
+        """
         return _portal.run(
             self._inner.query_view,
             view_name,
@@ -277,6 +307,13 @@ class Materialize(Twin[AsyncMaterialize]):
         -------
         DataFrame
             ``attrs`` tell ``timestamp``.
+
+        Examples
+        --------
+        >>> wanted = {"id": [264898, 262893]}
+        >>> now = client.materialize.live_live_query("nucleus_detection_v0", client.now(), filter_in_dict=wanted)
+        >>> now["pt_root_id"].to_list()
+        [864691131820236620, 864691134885645050]
         """
         return _portal.run(
             self._inner.live_live_query,
@@ -304,21 +341,50 @@ class Materialize(Twin[AsyncMaterialize]):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the rows that a query of a table would return; filters are as for :meth:`query_table`."""
+        """Count the rows that a query of a table would return; filters are as for :meth:`query_table`.
+
+        Examples
+        --------
+        >>> client.materialize.query_count(
+        ...     "proofreading_status_and_strategy", filter_equal_dict={"status_axon": True}
+        ... )
+        15
+        """
         return _portal.run(
             self._inner.query_count, table, materialization_version=materialization_version, timeout=timeout, **filters
         )
 
     def fetch_complete(self, table: str, columns: Sequence[str], version: int, **filters: Unpack[Filters]) -> pa.Table:
-        """Fetch some columns of all rows that match, ``id`` first, in no order; filters as for :meth:`query_table`."""
+        """Fetch some columns of all rows that match, ``id`` first, in no order; filters as for :meth:`query_table`.
+
+        Examples
+        --------
+        >>> columns = ["id", "pt_root_id"]
+        >>> table = client.materialize.fetch_complete("nucleus_detection_v0", columns, 1412)
+        >>> table.column_names, table.num_rows
+        (['id', 'pt_root_id'], 1991)
+        """
         return _portal.run(self._inner.fetch_complete, table, columns, version, **filters)
 
     def get_tables(self, version: int | None = None, *, timeout: float | None = None) -> list[str]:
-        """List the tables of a version, sorted by name."""
+        """List the tables of a version, sorted by name.
+
+        Examples
+        --------
+        >>> client.materialize.get_tables()
+        ['aibs_metamodel_celltypes_v661', 'nucleus_alternative_points', 'nucleus_detection_v0', ...]
+        """
         return _portal.run(self._inner.get_tables, version, timeout=timeout)
 
     def get_tables_metadata(self, version: int | None = None, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        """Describe all tables of a version: ``table_name``, ``schema_type``, ``voxel_resolution`` (nm) and so on."""
+        """Describe all tables of a version: ``table_name``, ``schema_type``, ``voxel_resolution`` (nm) and so on.
+
+        Examples
+        --------
+        >>> described = client.materialize.get_tables_metadata()
+        >>> {told["table_name"]: told["schema_type"] for told in described}["synapses_pni_2"]
+        'synapse'
+        """
         return _portal.run(self._inner.get_tables_metadata, version, timeout=timeout)
 
     def get_table_metadata(
@@ -336,15 +402,33 @@ class Materialize(Twin[AsyncMaterialize]):
         ------
         NotFoundError
             With the nearest table names.
+
+        Examples
+        --------
+        >>> told = client.materialize.get_table_metadata("nucleus_detection_v0")
+        >>> told["schema_type"], told["voxel_resolution"]
+        ('nucleus_detection', [4.0, 4.0, 40.0])
         """
         return _portal.run(self._inner.get_table_metadata, table_name, version, timeout=timeout)
 
     def get_annotation_count(self, table_name: str, version: int | None = None, *, timeout: float | None = None) -> int:
-        """Tell how many rows a table had when the version was frozen."""
+        """Tell how many rows a table had when the version was frozen.
+
+        Examples
+        --------
+        >>> client.materialize.get_annotation_count("nucleus_detection_v0")
+        1994
+        """
         return _portal.run(self._inner.get_annotation_count, table_name, version, timeout=timeout)
 
     def get_views(self, version: int | None = None, *, timeout: float | None = None) -> list[str]:
-        """List the views of a version, sorted by name."""
+        """List the views of a version, sorted by name.
+
+        Examples
+        --------
+        >>> client.materialize.get_views()
+        ['nucleus_detection_lookup_v1']
+        """
         return _portal.run(self._inner.get_views, version, timeout=timeout)
 
     def get_view_metadata(
@@ -356,23 +440,49 @@ class Materialize(Twin[AsyncMaterialize]):
         ------
         NotFoundError
             With the nearest view names.
+
+        Examples
+        --------
+        >>> told = client.materialize.get_view_metadata("nucleus_detection_lookup_v1")
+        >>> told["live_compatible"]
+        True
         """
         return _portal.run(self._inner.get_view_metadata, view_name, version, timeout=timeout)
 
     def get_view_schema(
         self, view_name: str, version: int | None = None, *, timeout: float | None = None
     ) -> dict[str, Any]:
-        """Give the columns of one view and their types."""
+        """Give the columns of one view and their types.
+
+        Examples
+        --------
+        >>> schema = client.materialize.get_view_schema("nucleus_detection_lookup_v1")
+        >>> schema["pt_root_id"]
+        {'type': 'integer'}
+        """
         return _portal.run(self._inner.get_view_schema, view_name, version, timeout=timeout)
 
     def get_view_schemas(
         self, version: int | None = None, *, timeout: float | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Give the columns of all views of a version and their types."""
+        """Give the columns of all views of a version and their types.
+
+        Examples
+        --------
+        >>> list(client.materialize.get_view_schemas())
+        ['nucleus_detection_lookup_v1']
+        """
         return _portal.run(self._inner.get_view_schemas, version, timeout=timeout)
 
     def get_unique_string_values(self, table_name: str, *, timeout: float | None = None) -> dict[str, list[str | None]]:
-        """List the distinct values of each string column of the live table, sorted, nulls last."""
+        """List the distinct values of each string column of the live table, sorted, nulls last.
+
+        Examples
+        --------
+        >>> values = client.materialize.get_unique_string_values("proofreading_status_and_strategy")
+        >>> values["strategy_axon"]
+        ['axon_fully_extended', 'axon_interareal', 'axon_partially_extended', 'none']
+        """
         return _portal.run(self._inner.get_unique_string_values, table_name, timeout=timeout)
 
     def get_versions(self, expired: bool = False, *, timeout: float | None = None) -> list[int]:
@@ -382,6 +492,13 @@ class Materialize(Twin[AsyncMaterialize]):
         ----------
         expired
             Also those whose rows are gone. Their instants still resolve.
+
+        Examples
+        --------
+        >>> client.materialize.get_versions()
+        [117, 661, 1412, 1484]
+        >>> client.materialize.get_versions(expired=True)
+        [117, 343, 661, 943, 1300, 1412, 1440, 1462, 1484]
         """
         return _portal.run(self._inner.get_versions, expired, timeout=timeout)
 
@@ -393,6 +510,11 @@ class Materialize(Twin[AsyncMaterialize]):
         list of dict
             ``version``, ``time_stamp`` (aware UTC), ``expires_on`` (aware UTC, or None for never), ``valid``,
             ``status``, ``is_merged``.
+
+        Examples
+        --------
+        >>> [told["version"] for told in client.materialize.get_versions_metadata()]
+        [117, 661, 1412, 1484]
         """
         return _portal.run(self._inner.get_versions_metadata, expired, timeout=timeout)
 
@@ -403,11 +525,23 @@ class Materialize(Twin[AsyncMaterialize]):
         ------
         NotFoundError
             With the nearest version numbers.
+
+        Examples
+        --------
+        >>> told = client.materialize.get_version_metadata(1412)
+        >>> told["valid"], told["status"]
+        (True, 'AVAILABLE')
         """
         return _portal.run(self._inner.get_version_metadata, version, timeout=timeout)
 
     def get_timestamp(self, version: int | None = None, *, timeout: float | None = None) -> datetime:
-        """Tell the instant (aware UTC) at which a version was frozen."""
+        """Tell the instant (aware UTC) at which a version was frozen.
+
+        Examples
+        --------
+        >>> str(client.materialize.get_timestamp(1412))
+        '2025-02-28 08:10:00.375000+00:00'
+        """
         return _portal.run(self._inner.get_timestamp, version, timeout=timeout)
 
     def most_recent_version(self, *, timeout: float | None = None) -> int:
@@ -417,5 +551,10 @@ class Materialize(Twin[AsyncMaterialize]):
         ------
         NotFoundError
             If the datastack has none.
+
+        Examples
+        --------
+        >>> client.materialize.most_recent_version()
+        1484
         """
         return _portal.run(self._inner.most_recent_version, timeout=timeout)

@@ -85,6 +85,13 @@ class Mesh(Twin[AsyncMesh]):
         ------
         NotFoundError, DecodeError
             As for :meth:`get_mesh`: labels of half a mesh would be wrong.
+
+        Examples
+        --------
+        >>> mesh = client.mesh.get_mesh(864691134885645050)
+        >>> labels = client.mesh.compute_vertex_to_l2_mapping(864691134885645050, mesh.vertices, mesh.faces)
+        >>> len(labels) == len(mesh.vertices)
+        True
         """
         return _portal.run(
             self._inner.compute_vertex_to_l2_mapping,
@@ -152,6 +159,12 @@ class Mesh(Twin[AsyncMesh]):
             Fragments cannot be read; as above.
         CortexError
             The mesh is larger than ``max_bytes``.
+
+        Examples
+        --------
+        >>> mesh = client.mesh.get_mesh(864691134885645050)
+        >>> mesh.vertices.shape[1], mesh.vertices.dtype
+        (3, dtype('float32'))
         """
         return _portal.run(
             self._inner.get_mesh,
@@ -192,6 +205,12 @@ class Mesh(Twin[AsyncMesh]):
         Results
             A mapping of root id to ``cloudvolume.Mesh`` in input order; ``errors`` tells why the others failed. All
             meshes are in memory at once: :meth:`stream_meshes` hands them over one by one.
+
+        Examples
+        --------
+        >>> meshes = client.mesh.get_meshes([864691134885645050, 7])
+        >>> meshes.status()
+        {'ok': 1, 'NotFoundError': 1}
         """
         return _portal.run(
             self._inner.get_meshes,
@@ -226,6 +245,12 @@ class Mesh(Twin[AsyncMesh]):
             As for :meth:`get_meshes`.
         bytes_at_once
             Start no further mesh while those under way, and those that wait to be read, take more memory than this.
+
+        Examples
+        --------
+        >>> with client.mesh.stream_meshes([864691134885645050, 7]) as outcomes:
+        ...     sorted([(outcome.id, outcome.ok) for outcome in outcomes])
+        [(7, False), (864691134885645050, True)]
         """
         return SyncStream(
             self._inner.stream_meshes(
@@ -259,6 +284,11 @@ class Mesh(Twin[AsyncMesh]):
         Returns
         -------
         (n,) bool, in input order: False for unknown ids too.
+
+        Examples
+        --------
+        >>> client.mesh.mesh_exists([864691134885645050, 7])
+        array([ True, False])
         """
         return _portal.run(self._inner.mesh_exists, root_ids, source=source, progress=progress, timeout=timeout)
 
@@ -298,6 +328,14 @@ class Mesh(Twin[AsyncMesh]):
         Results of pathlib.Path
             In input order. Once a file cannot be written (the disk is full, say) nothing more is fetched: its error
             is that of all ids that are left.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> saved = client.mesh.save_meshes([864691134885645050], folder)
+        >>> saved[864691134885645050].name
+        '864691134885645050.ply'
         """
         return _portal.run(
             self._inner.save_meshes,

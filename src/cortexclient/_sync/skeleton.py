@@ -23,11 +23,23 @@ class Skeletons(Twin[AsyncSkeletons]):
     """
 
     def get_version(self) -> str:
-        """Version of the service."""
+        """Version of the service.
+
+        Examples
+        --------
+        >>> client.skeleton.get_version()
+        '0.23.11'
+        """
         return _portal.run(self._inner.get_version)
 
     def get_versions(self) -> tuple[int, ...]:
-        """Versions of skeletons that the service knows; -1 means the newest, 0 the one for Neuroglancer."""
+        """Versions of skeletons that the service knows; -1 means the newest, 0 the one for Neuroglancer.
+
+        Examples
+        --------
+        >>> client.skeleton.get_versions()
+        (-1, 0, 1, 2, 3, 4)
+        """
         return _portal.run(self._inner.get_versions)
 
     def get_skeleton(
@@ -59,6 +71,12 @@ class Skeletons(Twin[AsyncSkeletons]):
             The service could not make one before, and does not try again.
         DeadlineExceeded
             It was not made in time; it may be there later.
+
+        Examples
+        --------
+        >>> skeleton = client.skeleton.get_skeleton(864691134885645050)
+        >>> skeleton.vertices.shape, skeleton.root_id
+        ((6, 3), 864691134885645050)
         """
         return _portal.run(
             self._inner.get_skeleton,
@@ -101,6 +119,14 @@ class Skeletons(Twin[AsyncSkeletons]):
         -------
         Results of Skeleton
             In input order; errors by id, as of :meth:`get_skeleton`.
+
+        Examples
+        --------
+        >>> found = client.skeleton.get_skeletons([864691134885645050, 7])
+        >>> found.status()
+        {'ok': 1, 'NotFoundError': 1}
+        >>> len(found[864691134885645050].vertices)
+        6
         """
         return _portal.run(
             self._inner.get_skeletons,
@@ -133,6 +159,12 @@ class Skeletons(Twin[AsyncSkeletons]):
         -------
         Stream of Skeleton
             ``with`` it, then ``for``; one outcome for each distinct id, in no particular order.
+
+        Examples
+        --------
+        >>> with client.skeleton.stream_skeletons([864691134885645050, 7]) as outcomes:
+        ...     sorted([(outcome.id, outcome.ok) for outcome in outcomes])
+        [(7, False), (864691134885645050, True)]
         """
         return SyncStream(
             self._inner.stream_skeletons(
@@ -160,6 +192,12 @@ class Skeletons(Twin[AsyncSkeletons]):
         -------
         Results of str
             ``"there"`` (it was) or ``"made"``, in input order; errors by id, as of :meth:`get_skeleton`.
+
+        Examples
+        --------
+        >>> ready = client.skeleton.ensure_skeletons([864691134885645050])
+        >>> ready.status()
+        {'ok': 1}
         """
         return _portal.run(self._inner.ensure_skeletons, root_ids, progress=progress, timeout=timeout)
 
@@ -172,6 +210,11 @@ class Skeletons(Twin[AsyncSkeletons]):
         -------
         dict of bool
             One entry for each distinct id, in the order of the input.
+
+        Examples
+        --------
+        >>> client.skeleton.skeletons_exist([864691134885645050, 7])
+        {864691134885645050: True, 7: False}
         """
         return _portal.run(self._inner.skeletons_exist, root_ids, progress=progress, timeout=timeout)
 
@@ -184,6 +227,11 @@ class Skeletons(Twin[AsyncSkeletons]):
         -------
         float
             Seconds until they are there, as the service guesses; 0 if all are there, or refused.
+
+        Examples
+        --------
+        >>> client.skeleton.generate_bulk_skeletons_async([864691134885645050])
+        0.0
         """
         return _portal.run(self._inner.generate_bulk_skeletons_async, root_ids, timeout=timeout)
 
@@ -203,6 +251,12 @@ class Skeletons(Twin[AsyncSkeletons]):
         -------
         dict
             ``num_found`` (before the limit) and ``files`` (names).
+
+        Examples
+        --------
+        >>> skeleton = client.skeleton.get_skeleton(864691134885645050)
+        >>> client.skeleton.get_cache_contents(864691134885645050)["num_found"]
+        1
         """
         return _portal.run(self._inner.get_cache_contents, root_id_prefixes, limit, timeout=timeout)
 
@@ -213,11 +267,23 @@ class Skeletons(Twin[AsyncSkeletons]):
         -------
         (n,) int64
             In the order of the service.
+
+        Examples
+        --------
+        >>> client.skeleton.get_refusal_list()
+        array([], dtype=int64)
         """
         return _portal.run(self._inner.get_refusal_list, timeout=timeout)
 
     def get_precomputed_skeleton_info(
         self, skeleton_version: int = 4, *, timeout: float | None = None
     ) -> dict[str, Any]:
-        """Fetch Neuroglancer's description of the skeletons of a version."""
+        """Fetch Neuroglancer's description of the skeletons of a version.
+
+        Examples
+        --------
+        >>> info = client.skeleton.get_precomputed_skeleton_info()
+        >>> info["@type"]
+        'neuroglancer_skeletons'
+        """
         return _portal.run(self._inner.get_precomputed_skeleton_info, skeleton_version, timeout=timeout)

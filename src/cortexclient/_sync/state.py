@@ -21,6 +21,12 @@ class States(Twin[AsyncStates]):
         ----------
         state_id
             The number at the end of a short link.
+
+        Examples
+        --------
+        >>> number = client.state.upload_state_json({"layers": [], "showSlices": False})
+        >>> client.state.get_state_json(number)["showSlices"]
+        False
         """
         return _portal.run(self._inner.get_state_json, state_id, timeout=timeout)
 
@@ -31,5 +37,11 @@ class States(Twin[AsyncStates]):
         -------
         int
             Its number. A failed upload is not tried again: it may have arrived.
+
+        Examples
+        --------
+        >>> number = client.state.upload_state_json({"layers": []})
+        >>> client.state.get_state_json(number)
+        {'layers': []}
         """
         return _portal.run(self._inner.upload_state_json, state, timeout=timeout)

@@ -35,15 +35,36 @@ class Views(ListingTwin[AsyncViews]):
         return View._of(lambda: self._inner.__getitem__(name))
 
     def load(self, *, timeout: float | None = None) -> list[str]:
-        """Fetch what there is (two requests, kept for some minutes); the names, sorted."""
+        """Fetch what there is (two requests, kept for some minutes); the names, sorted.
+
+        Examples
+        --------
+        >>> client.tables.load()
+        ['aibs_metamodel_celltypes_v661', 'nucleus_alternative_points', 'nucleus_detection_v0', ...]
+        """
         return _portal.run(self._inner.load, timeout=timeout)
 
     def find(self, text: str) -> list[str]:
-        """The names that hold ``text``, whatever its case, among those that are loaded."""
+        """The names that hold ``text``, whatever its case, among those that are loaded.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.find("Nucleus")
+        ['nucleus_alternative_points', 'nucleus_detection_v0']
+        """
         return self._inner.find(text)
 
     def names(self) -> list[str]:
-        """The names that are loaded, sorted; none before ``load()``."""
+        """The names that are loaded, sorted; none before ``load()``.
+
+        Examples
+        --------
+        >>> client.views.load()
+        ['nucleus_detection_lookup_v1']
+        >>> client.views.names()
+        ['nucleus_detection_lookup_v1']
+        """
         return self._inner.names()
 
 
@@ -63,7 +84,14 @@ class View(Twin[AsyncView]):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pd.DataFrame:
-        """Fetch the whole view, however large; see :meth:`ViewQuery.query`."""
+        """Fetch the whole view, however large; see :meth:`ViewQuery.query`.
+
+        Examples
+        --------
+        >>> cells = client.views.nucleus_detection_lookup_v1.get_all()
+        >>> len(cells)
+        2000
+        """
         return _portal.run(
             self._inner.get_all,
             desired_resolution,
@@ -75,27 +103,61 @@ class View(Twin[AsyncView]):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Its name.
+
+        Examples
+        --------
+        >>> client.tables.nucleus_detection_v0.name
+        'nucleus_detection_v0'
+        """
         return self._inner.name
 
     @property
     def description(self) -> str:
-        """What its owner says of it; empty before ``load()``."""
+        """What its owner says of it; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.nucleus_detection_v0.description
+        'Synthetic rows in the form of nucleus_detection_v0.'
+        """
         return self._inner.description
 
     @property
     def fields(self) -> list[str]:
-        """The filters that it takes; empty before ``load()``."""
+        """The filters that it takes; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.nucleus_detection_v0.fields[:4]
+        ['id', 'created', 'valid', 'bb_end_position_bbox']
+        """
         return self._inner.fields
 
     @property
     def numeric_fields(self) -> list[str]:
-        """Those that can be compared with ``>``, ``<``, ``>=``, ``<=``; empty before ``load()``."""
+        """Those that can be compared with ``>``, ``<``, ``>=``, ``<=``; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.nucleus_detection_v0.numeric_fields
+        ['id', 'created', 'pt_root_id', 'pt_supervoxel_id', 'volume']
+        """
         return self._inner.numeric_fields
 
     @property
     def spatial_fields(self) -> list[str]:
-        """Those that are boxes; empty before ``load()``."""
+        """Those that are boxes; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.nucleus_detection_v0.spatial_fields
+        ['bb_end_position_bbox', 'bb_start_position_bbox', 'pt_position_bbox']
+        """
         return self._inner.spatial_fields
 
 
@@ -152,6 +214,13 @@ class ViewQuery(Twin[AsyncViewQuery]):
         TruncatedResult
             If rows are missing that could not be had by asking in parts. ``.partial`` holds what came, as it does of
             every other error.
+
+        Examples
+        --------
+        >>> checked = client.tables.proofreading_status_and_strategy(status_axon=True)
+        >>> frame = checked.query(["id", "valid_id"], version=1412)
+        >>> frame.dtypes.to_dict()
+        {'id': dtype('int64'), 'valid_id': dtype('int64')}
         """
         return _portal.run(
             self._inner.query,
@@ -180,7 +249,14 @@ class ViewQuery(Twin[AsyncViewQuery]):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pl.DataFrame:
-        """Fetch all rows that match as a polars frame; points as ``_x, _y, _z``. See :meth:`query`."""
+        """Fetch all rows that match as a polars frame; points as ``_x, _y, _z``. See :meth:`query`.
+
+        Examples
+        --------
+        >>> frame = client.tables.nucleus_detection_v0(id=[264898, 262893]).query_polars(["id", "pt_root_id"])
+        >>> frame.sort("id").rows()
+        [(262893, 864691131820236620), (264898, 864691134885645050)]
+        """
         return _portal.run(
             self._inner.query_polars,
             select_columns,
@@ -210,6 +286,12 @@ class ViewQuery(Twin[AsyncViewQuery]):
         """Fetch all rows that match as an Arrow table, as they travel; points as ``_x, _y, _z``. See :meth:`query`.
 
         What ``attrs`` tell of a pandas frame stands as JSON under ``cortexclient`` in the schema's metadata.
+
+        Examples
+        --------
+        >>> table = client.tables.nucleus_detection_v0(id=[264898, 262893]).query_arrow(["id", "pt_position"])
+        >>> table.column_names
+        ['id', 'pt_position_x', 'pt_position_y', 'pt_position_z']
         """
         return _portal.run(
             self._inner.query_arrow,
@@ -234,7 +316,14 @@ class ViewQuery(Twin[AsyncViewQuery]):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> SyncBatchStream:
-        """Hand out rows as they arrive, as Arrow record batches, in bounded memory and no order; see :meth:`query`."""
+        """Hand out rows as they arrive, as Arrow record batches, in bounded memory and no order; see :meth:`query`.
+
+        Examples
+        --------
+        >>> with client.tables.nucleus_detection_v0().stream(["id"]) as batches:
+        ...     sum([batch.num_rows for batch in batches])
+        1994
+        """
         return SyncBatchStream(
             self._inner.stream(
                 select_columns,
@@ -251,6 +340,11 @@ class ViewQuery(Twin[AsyncViewQuery]):
         """Count the rows that match, without fetching them.
 
         Joins and live tables, which the server cannot count, are counted by fetching the ids alone.
+
+        Examples
+        --------
+        >>> client.tables.proofreading_status_and_strategy(status_axon=True).count()
+        15
         """
         return _portal.run(self._inner.count, version, timestamp, timeout=timeout)
 
@@ -282,6 +376,12 @@ class ViewQuery(Twin[AsyncViewQuery]):
             where no answer exceeds the row cap; else ``most`` holds if no part has to be cut twice. Joins and live
             tables, which the server cannot count, have ``rows`` at most: those of the table alone, and those of the
             newest version without filters by root.
+
+        Examples
+        --------
+        >>> estimate = client.tables.synapses_pni_2(pre_pt_root_id=864691134885645050).plan()
+        >>> estimate.least.requests
+        1
         """
         return _portal.run(
             self._inner.plan,
@@ -316,15 +416,36 @@ class Tables(ListingTwin[AsyncTables]):
         return Table._of(lambda: self._inner.__getitem__(name))
 
     def load(self, *, timeout: float | None = None) -> list[str]:
-        """Fetch what there is (two requests, kept for some minutes); the names, sorted."""
+        """Fetch what there is (two requests, kept for some minutes); the names, sorted.
+
+        Examples
+        --------
+        >>> client.tables.load()
+        ['aibs_metamodel_celltypes_v661', 'nucleus_alternative_points', 'nucleus_detection_v0', ...]
+        """
         return _portal.run(self._inner.load, timeout=timeout)
 
     def find(self, text: str) -> list[str]:
-        """The names that hold ``text``, whatever its case, among those that are loaded."""
+        """The names that hold ``text``, whatever its case, among those that are loaded.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.find("Nucleus")
+        ['nucleus_alternative_points', 'nucleus_detection_v0']
+        """
         return self._inner.find(text)
 
     def names(self) -> list[str]:
-        """The names that are loaded, sorted; none before ``load()``."""
+        """The names that are loaded, sorted; none before ``load()``.
+
+        Examples
+        --------
+        >>> client.views.load()
+        ['nucleus_detection_lookup_v1']
+        >>> client.views.names()
+        ['nucleus_detection_lookup_v1']
+        """
         return self._inner.names()
 
 
@@ -353,7 +474,14 @@ class Table(Twin[AsyncTable]):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pd.DataFrame:
-        """Fetch the whole table, however large; see :meth:`TableQuery.query`."""
+        """Fetch the whole table, however large; see :meth:`TableQuery.query`.
+
+        Examples
+        --------
+        >>> nuclei = client.tables.nucleus_detection_v0.get_all(split_positions=True)
+        >>> len(nuclei)
+        1994
+        """
         return _portal.run(
             self._inner.get_all,
             desired_resolution,
@@ -366,27 +494,61 @@ class Table(Twin[AsyncTable]):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Its name.
+
+        Examples
+        --------
+        >>> client.tables.nucleus_detection_v0.name
+        'nucleus_detection_v0'
+        """
         return self._inner.name
 
     @property
     def description(self) -> str:
-        """What its owner says of it; empty before ``load()``."""
+        """What its owner says of it; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.nucleus_detection_v0.description
+        'Synthetic rows in the form of nucleus_detection_v0.'
+        """
         return self._inner.description
 
     @property
     def fields(self) -> list[str]:
-        """The filters that it takes; empty before ``load()``."""
+        """The filters that it takes; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.nucleus_detection_v0.fields[:4]
+        ['id', 'created', 'valid', 'bb_end_position_bbox']
+        """
         return self._inner.fields
 
     @property
     def numeric_fields(self) -> list[str]:
-        """Those that can be compared with ``>``, ``<``, ``>=``, ``<=``; empty before ``load()``."""
+        """Those that can be compared with ``>``, ``<``, ``>=``, ``<=``; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.nucleus_detection_v0.numeric_fields
+        ['id', 'created', 'pt_root_id', 'pt_supervoxel_id', 'volume']
+        """
         return self._inner.numeric_fields
 
     @property
     def spatial_fields(self) -> list[str]:
-        """Those that are boxes; empty before ``load()``."""
+        """Those that are boxes; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = client.tables.load()
+        >>> client.tables.nucleus_detection_v0.spatial_fields
+        ['bb_end_position_bbox', 'bb_start_position_bbox', 'pt_position_bbox']
+        """
         return self._inner.spatial_fields
 
 
@@ -416,6 +578,13 @@ class TableQuery(Twin[AsyncTableQuery]):
             Leave out rows whose supervoxels were not looked up yet, instead of failing.
         allow_invalid_root_ids
             Leave out filter ids that were no current roots at ``timestamp``, instead of failing.
+
+        Examples
+        --------
+        >>> query = client.tables.nucleus_detection_v0(id=[264898, 262893])
+        >>> now = query.live_query(client.now(), select_columns=["id", "pt_root_id"])
+        >>> sorted(now["id"])
+        [262893, 264898]
         """
         return _portal.run(
             self._inner.live_query,
@@ -482,6 +651,13 @@ class TableQuery(Twin[AsyncTableQuery]):
         TruncatedResult
             If rows are missing that could not be had by asking in parts. ``.partial`` holds what came, as it does of
             every other error.
+
+        Examples
+        --------
+        >>> checked = client.tables.proofreading_status_and_strategy(status_axon=True)
+        >>> frame = checked.query(["id", "valid_id"], version=1412)
+        >>> frame.dtypes.to_dict()
+        {'id': dtype('int64'), 'valid_id': dtype('int64')}
         """
         return _portal.run(
             self._inner.query,
@@ -510,7 +686,14 @@ class TableQuery(Twin[AsyncTableQuery]):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pl.DataFrame:
-        """Fetch all rows that match as a polars frame; points as ``_x, _y, _z``. See :meth:`query`."""
+        """Fetch all rows that match as a polars frame; points as ``_x, _y, _z``. See :meth:`query`.
+
+        Examples
+        --------
+        >>> frame = client.tables.nucleus_detection_v0(id=[264898, 262893]).query_polars(["id", "pt_root_id"])
+        >>> frame.sort("id").rows()
+        [(262893, 864691131820236620), (264898, 864691134885645050)]
+        """
         return _portal.run(
             self._inner.query_polars,
             select_columns,
@@ -540,6 +723,12 @@ class TableQuery(Twin[AsyncTableQuery]):
         """Fetch all rows that match as an Arrow table, as they travel; points as ``_x, _y, _z``. See :meth:`query`.
 
         What ``attrs`` tell of a pandas frame stands as JSON under ``cortexclient`` in the schema's metadata.
+
+        Examples
+        --------
+        >>> table = client.tables.nucleus_detection_v0(id=[264898, 262893]).query_arrow(["id", "pt_position"])
+        >>> table.column_names
+        ['id', 'pt_position_x', 'pt_position_y', 'pt_position_z']
         """
         return _portal.run(
             self._inner.query_arrow,
@@ -564,7 +753,14 @@ class TableQuery(Twin[AsyncTableQuery]):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> SyncBatchStream:
-        """Hand out rows as they arrive, as Arrow record batches, in bounded memory and no order; see :meth:`query`."""
+        """Hand out rows as they arrive, as Arrow record batches, in bounded memory and no order; see :meth:`query`.
+
+        Examples
+        --------
+        >>> with client.tables.nucleus_detection_v0().stream(["id"]) as batches:
+        ...     sum([batch.num_rows for batch in batches])
+        1994
+        """
         return SyncBatchStream(
             self._inner.stream(
                 select_columns,
@@ -581,6 +777,11 @@ class TableQuery(Twin[AsyncTableQuery]):
         """Count the rows that match, without fetching them.
 
         Joins and live tables, which the server cannot count, are counted by fetching the ids alone.
+
+        Examples
+        --------
+        >>> client.tables.proofreading_status_and_strategy(status_axon=True).count()
+        15
         """
         return _portal.run(self._inner.count, version, timestamp, timeout=timeout)
 
@@ -612,6 +813,12 @@ class TableQuery(Twin[AsyncTableQuery]):
             where no answer exceeds the row cap; else ``most`` holds if no part has to be cut twice. Joins and live
             tables, which the server cannot count, have ``rows`` at most: those of the table alone, and those of the
             newest version without filters by root.
+
+        Examples
+        --------
+        >>> estimate = client.tables.synapses_pni_2(pre_pt_root_id=864691134885645050).plan()
+        >>> estimate.least.requests
+        1
         """
         return _portal.run(
             self._inner.plan,

@@ -32,7 +32,13 @@ def size_of(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
-    """What the cache holds, and how it has served."""
+    """What the cache holds, and how it has served.
+
+    Examples
+    --------
+    >>> (await client.cache.info()).disk is None
+    True
+    """
 
     entries: int
     bytes: int

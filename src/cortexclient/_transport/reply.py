@@ -20,7 +20,14 @@ class Reply:
 
 @dataclass(slots=True)
 class TransportStats:
-    """What has been sent and received so far."""
+    """What has been sent and received so far.
+
+    Examples
+    --------
+    >>> current = await client.is_latest_roots(roots)
+    >>> client.stats.requests > 0, client.stats.retries
+    (True, 0)
+    """
 
     requests: int = 0
     """Tries included."""
@@ -42,5 +49,13 @@ class TransportStats:
     """Seconds in which requests waited for nothing but their rate, by category."""
 
     def snapshot(self) -> TransportStats:
-        """A copy that stands still."""
+        """A copy that stands still.
+
+        Examples
+        --------
+        >>> before = client.stats.snapshot()
+        >>> current = await client.is_latest_roots(roots)
+        >>> client.stats.requests > before.requests
+        True
+        """
         return copy.deepcopy(self)

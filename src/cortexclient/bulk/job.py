@@ -77,6 +77,12 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         ------
         CortexUsageError
             If another job is in the folder, or somebody is writing there.
+
+        Examples
+        --------
+        >>> job = AsyncBulkJob("root_id_to_cell_id", roots, folder, client=client, part_size=2)
+        >>> (await job.create()).parts
+        2
         """
         async with self._leading():
             return self.status()
@@ -102,6 +108,12 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
             If another job is in the folder, or somebody is writing there.
         UnavailableError, AuthError
             Services are away for too long, or do not let us in. What is done stays.
+
+        Examples
+        --------
+        >>> job = AsyncBulkJob("root_id_to_cell_id", roots, folder, client=client)
+        >>> print(await job.run())
+        root_id_to_cell_id: 1 of 1 parts, 3 of 3 ids (0 failed), 3 rows
         """
         async with self._leading() as client:
             damaged = self.damaged_parts()
@@ -115,6 +127,13 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         ----------
         progress
             As for :meth:`run`.
+
+        Examples
+        --------
+        >>> job = AsyncBulkJob("root_id_to_cell_id", roots, folder, client=client)
+        >>> created = await job.create()
+        >>> print(await AsyncBulkJob.open(folder, client=client).resume())
+        root_id_to_cell_id: 1 of 1 parts, 3 of 3 ids (0 failed), 3 rows
         """
         self._ids = None
         return await self.run(progress=progress)
@@ -126,6 +145,13 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         ----------
         progress
             As for :meth:`run`.
+
+        Examples
+        --------
+        >>> job = AsyncBulkJob("get_skeletons", [*roots, 7], folder, client=client)
+        >>> status = await job.run()
+        >>> (await job.retry_failed()).failed
+        1
         """
         self._ids = None
         async with self._leading() as client:
@@ -153,6 +179,13 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         ------
         CortexUsageError
             If there is no such part, or another process is at it.
+
+        Examples
+        --------
+        >>> job = AsyncBulkJob("root_id_to_cell_id", roots, folder, client=client, part_size=2)
+        >>> created = await job.create()
+        >>> (await job.run_part(1)).ok
+        1
         """
         spec = self.spec
         if not 0 <= k < spec.parts:
@@ -164,7 +197,14 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         return self.ledger.manifest(k) or Manifest(0, 0, 0)
 
     async def plan(self) -> JobPlan:
-        """Estimate what is still to be done; nothing is sent, and nothing is written."""
+        """Estimate what is still to be done; nothing is sent, and nothing is written.
+
+        Examples
+        --------
+        >>> job = AsyncBulkJob("root_id_to_cell_id", roots, folder, client=client)
+        >>> (await job.plan()).ids
+        3
+        """
         async with self._connected() as client:
             if self.ledger.exists:
                 size, parts, todo = self.spec.part_size, self.spec.parts, self.parts_to_do()
@@ -178,7 +218,13 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         return JobPlan(self._task.call, parts, parts - len(todo), size, len(ids), estimate)
 
     def drain(self) -> None:
-        """Have a run end in good order; any thread, and a signal's handler, may say so."""
+        """Have a run end in good order; any thread, and a signal's handler, may say so.
+
+        Examples
+        --------
+        >>> job = AsyncBulkJob("root_id_to_cell_id", roots, folder, client=client)
+        >>> job.drain()
+        """
         self._drained = True
         if self._stop is not None:
             self._stop()

@@ -51,7 +51,16 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is in a part. ``ok + failed`` is the number of its ids."""
+    """What is in a part. ``ok + failed`` is the number of its ids.
+
+    Examples
+    --------
+    >>> job = BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public")
+    >>> created = job.create()
+    >>> done = job.run_part(0)
+    >>> done.ok, done.failed, done.rows
+    (3, 0, 3)
+    """
 
     ok: int
     failed: int

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """How far a job is."""
+    """How far a job is.
+
+    Examples
+    --------
+    >>> job = BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public")
+    >>> print(job.create())
+    root_id_to_cell_id: 0 of 1 parts, 0 of 3 ids (0 failed), 0 rows
+    """
 
     task: str
     parts: int
@@ -39,7 +46,13 @@ class JobStatus:
 
     @property
     def complete(self) -> bool:
-        """Whether every id has its outcome."""
+        """Whether every id has its outcome.
+
+        Examples
+        --------
+        >>> BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public").run().complete
+        True
+        """
         return self.done == self.parts
 
     def _repr_html_(self) -> str:
@@ -77,7 +90,14 @@ def status_of(ledger: Ledger, spec: JobSpec, mended: Iterable[int] = ()) -> JobS
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What is still to be done, before it is."""
+    """What is still to be done, before it is.
+
+    Examples
+    --------
+    >>> plan = BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public").plan()
+    >>> plan.parts, plan.ids, plan.estimate.distinct
+    (1, 3, 3)
+    """
 
     task: str
     parts: int
@@ -101,7 +121,15 @@ class JobPlan:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether every id of a job has exactly one outcome, in files that are whole."""
+    """Whether every id of a job has exactly one outcome, in files that are whole.
+
+    Examples
+    --------
+    >>> job = BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public", part_size=2)
+    >>> created = job.create()
+    >>> job.verify().missing
+    (0, 1)
+    """
 
     status: JobStatus
     missing: tuple[int, ...]
@@ -111,7 +139,15 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether all is there and well."""
+        """Whether all is there and well.
+
+        Examples
+        --------
+        >>> job = BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public")
+        >>> ran = job.run()
+        >>> job.verify().ok
+        True
+        """
         return not self.missing and not self.damaged
 
     def _repr_html_(self) -> str:

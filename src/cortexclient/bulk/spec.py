@@ -11,13 +11,22 @@ from typing import Any, Self
 
 from ..datasets.spec import DatasetSpec
 from ..errors import CortexError, CortexUsageError
+from ..services._base import internal
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """The contents of ``job.json``."""
+    """The contents of ``job.json``.
+
+    Examples
+    --------
+    >>> created = BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public").create()
+    >>> spec = BulkJob.open(folder).spec
+    >>> spec.count, spec.parts, spec.version
+    (3, 1, 1484)
+    """
 
     task: str
     options: Mapping[str, Any]
@@ -35,9 +44,17 @@ class JobSpec:
 
     @property
     def parts(self) -> int:
-        """How many parts there are."""
+        """How many parts there are.
+
+        Examples
+        --------
+        >>> created = BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public", part_size=2).create()
+        >>> BulkJob.open(folder).spec.parts
+        2
+        """
         return -(-self.count // self.part_size)
 
+    @internal
     def to_json(self) -> str:
         """The text of ``job.json``."""
         content = self._content()
@@ -49,6 +66,7 @@ class JobSpec:
         return content | {"options": dict(self.options), "timestamp": when, "dataset": self.dataset.to_json()}
 
     @classmethod
+    @internal
     def from_json(cls, text: str, where: str) -> Self:
         """Read what `to_json` wrote.
 
@@ -70,6 +88,7 @@ class JobSpec:
         when, dataset = content.pop("timestamp"), DatasetSpec.from_json(content.pop("dataset"))
         return cls(**content, timestamp=datetime.fromisoformat(when) if when else None, dataset=dataset)
 
+    @internal
     def refuse_other(self, asked: Mapping[str, Any], where: str) -> None:
         """Raise if a job with these properties is another one than this."""
         mine = {name: getattr(self, name) for name in asked}

@@ -76,11 +76,24 @@ class DatasetSpec:
 
     @property
     def export_paths(self) -> tuple[str, ...]:
-        """The places of `exports_url`, none or several."""
+        """The places of `exports_url`, none or several.
+
+        Examples
+        --------
+        >>> spec = DatasetSpec(name="mine", datastack="my_stack", exports_url="gs://my-bucket/exports")
+        >>> spec.export_paths
+        ('gs://my-bucket/exports',)
+        """
         return (self.exports_url,) if isinstance(self.exports_url, str) else self.exports_url or ()
 
     def to_json(self) -> dict[str, Any]:
-        """Write it down as what JSON knows. Of the limits the rates are kept, which belong to the dataset."""
+        """Write it down as what JSON knows. Of the limits the rates are kept, which belong to the dataset.
+
+        Examples
+        --------
+        >>> get_spec("minnie_public").to_json()["datastack"]
+        'minnie65_public'
+        """
         rates = self.limits.per_minute
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["limits"] = None if rates is None else dict(rates)
@@ -88,7 +101,14 @@ class DatasetSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote.
+
+        Examples
+        --------
+        >>> spec = get_spec("minnie_public")
+        >>> DatasetSpec.from_json(spec.to_json()) == spec
+        True
+        """
         lists: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return cls(**{**values, **lists, "limits": Limits(per_minute=values.get("limits"))})
 

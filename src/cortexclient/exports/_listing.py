@@ -21,7 +21,14 @@ HEADER: Final = "_header.csv"
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One export of one table or view at one version."""
+    """One export of one table or view at one version.
+
+    Examples
+    --------
+    >>> export = (await client.exports.available_files())[0]
+    >>> export.name, export.version, export.kind
+    ('aibs_metamodel_celltypes_v661', 117, 'csv')
+    """
 
     name: str
     """Of the table or view, as the file is called."""
@@ -43,7 +50,13 @@ class Export:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Where it is.
+
+        Examples
+        --------
+        >>> (await client.exports.available_files())[0].url
+        'gs://...csv.gz'
+        """
         return self.root.child(self.path)
 
 

@@ -69,6 +69,12 @@ class AsyncExports(Service):
             No place for exports is known: ``set_export_cloudpath`` sets one.
         MissingPermission, NotFoundError
             The bucket may not be listed, or is not there.
+
+        Examples
+        --------
+        >>> newest = (await client.exports.available_files())[-1]
+        >>> newest.name, newest.version, newest.kind
+        ('synapses_pni_2_merged', 1484, 'csv')
         """
         roots, cache = self._roots(), self._session.cache
 
@@ -80,16 +86,34 @@ class AsyncExports(Service):
             return list(await cache.get(("exports", roots), load, ttl=5 * MINUTES))
 
     async def reset_available_files(self, *, timeout: float | None = None) -> list[Export]:
-        """List all exports anew."""
+        """List all exports anew.
+
+        Examples
+        --------
+        >>> len(await client.exports.reset_available_files()) > 0
+        True
+        """
         await self._forget_list()
         return await self.available_files(timeout=timeout)
 
     async def available_tables(self, *, timeout: float | None = None) -> list[str]:
-        """Names of all tables and views that are exported at any version, sorted."""
+        """Names of all tables and views that are exported at any version, sorted.
+
+        Examples
+        --------
+        >>> (await client.exports.available_tables())[:2]
+        ['aibs_metamodel_celltypes_v661', 'connections_with_nuclei']
+        """
         return sorted({export.name for export in await self.available_files(timeout=timeout)})
 
     async def available_versions(self, table_name: str, *, timeout: float | None = None) -> list[int]:
-        """Versions at which a table or view is exported, sorted; none if it is not exported at all."""
+        """Versions at which a table or view is exported, sorted; none if it is not exported at all.
+
+        Examples
+        --------
+        >>> await client.exports.available_versions("connections_with_nuclei")
+        [117, 661, 1412, 1484]
+        """
         files = await self.available_files(timeout=timeout)
         return sorted({export.version for export in files if export.name == table_name})
 
@@ -101,6 +125,11 @@ class AsyncExports(Service):
         DataFrame
             Sorted by ``name`` and ``version`` (int64); ``size`` for people (units of 1024\N{SUPERSCRIPT THREE} bytes),
             ``bytes`` exact, ``kind`` (``csv``, ``delta``), ``ordering`` of a Delta Lake, ``updated`` (UTC).
+
+        Examples
+        --------
+        >>> (await client.exports.available_data_df()).columns.to_list()
+        ['name', 'version', 'size', 'bytes', 'kind', 'ordering', 'updated']
         """
         import pandas as pd
 
@@ -143,6 +172,12 @@ class AsyncExports(Service):
             There is no such export; with the nearest names or the versions that there are.
         DecodeError
             The file is damaged, cut off, or not what its header says. Nothing of it is kept.
+
+        Examples
+        --------
+        >>> edges = await client.exports.get_table("connections_with_nuclei", 1484)
+        >>> edges["pre_pt_root_id"].dtype
+        dtype('int64')
         """
         with deadline(timeout):
             found = find(await self.available_files(), table_name, version)
@@ -195,6 +230,12 @@ class AsyncExports(Service):
             As for :meth:`get_table`.
         CortexUsageError
             There is no such column or ordering.
+
+        Examples
+        --------
+        >>> edges = await client.exports.scan("connections_with_nuclei", 1484)
+        >>> edges.filter(pl.col("pre_pt_root_id") == 864691134885645050).select("post_pt_root_id").collect().height
+        40
         """
         wanted = {name: as_ids(ids) for name, ids in (where or {}).items()}
         with deadline(timeout):
@@ -220,6 +261,12 @@ class AsyncExports(Service):
         ------
         NotFoundError, DecodeError
             As for :meth:`get_table`.
+
+        Examples
+        --------
+        >>> path = await client.exports.download("connections_with_nuclei", 1484)
+        >>> path.suffix
+        '.parquet'
         """
         with deadline(timeout):
             found = find(await self.available_files(), table_name, version)

@@ -123,6 +123,12 @@ class CellIndex:
         -----
         Nothing is asked, so that an id of the roots' layer that never existed is ``none`` here (``invalid`` there), and
         so is a root that is younger than the index: :meth:`AsyncCortexClient.refresh_cell_index` adds those.
+
+        Examples
+        --------
+        >>> index = await client.build_cell_index(folder)
+        >>> index.root_to_cell(roots)["cell_id"].to_list()
+        [264898, 256505, 304873]
         """
         asked = as_ids(root_ids, "root_ids")
         places, codes = self._find(asked)
@@ -159,6 +165,13 @@ class CellIndex:
         -------
         int
             How many rows were written.
+
+        Examples
+        --------
+        >>> index = await client.build_cell_index(folder)
+        >>> pd.DataFrame({"root_id": roots}).to_parquet(folder / "roots.parquet")
+        >>> index.map_file(folder / "roots.parquet", folder / "cells.parquet")
+        3
         """
         with parquet.ParquetFile(source) as file:
             name = _column(file, column)

@@ -46,6 +46,12 @@ class Address(ABC):
         """Point everything that reads the environment at this sandbox, for the time of a ``with`` block.
 
         Sets ``CORTEXCLIENT_SERVER`` and ``CORTEXCLIENT_TOKEN``, and puts back what was there.
+
+        Examples
+        --------
+        >>> with sandbox.env(), CortexClient("minnie_public") as client:
+        ...     client.server_address == sandbox.url
+        True
         """
         wanted = {SERVER_VARIABLE: self.url, TOKEN_VARIABLE: self.token}
         before = {name: os.environ.get(name) for name in wanted}

@@ -24,6 +24,12 @@ class Call:
     ``query`` keeps the last value of each name. ``now_ms`` is the server's clock in UTC milliseconds since the epoch;
     handlers never read a clock of their own. ``origin`` is scheme and host as the client spelled them. ``timed`` tells
     whether prices are waited for; if not, nothing takes time.
+
+    Examples
+    --------
+    >>> call = Call("GET", "/info/health", {}, {}, {}, b"", now_ms=0, origin="http://here")
+    >>> call.user_id
+    0
     """
 
     method: str
@@ -39,13 +45,26 @@ class Call:
     timed: bool = False
 
     def json(self) -> Any:
-        """The body as JSON, whatever the Content-Type says (caveclient often sends none)."""
+        """The body as JSON, whatever the Content-Type says (caveclient often sends none).
+
+        Examples
+        --------
+        >>> call = Call("POST", "/q", {}, {}, {}, b'{"node_ids": [7]}', now_ms=0, origin="http://here")
+        >>> call.json()
+        {'node_ids': [7]}
+        """
         return json.loads(self.body)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. ``price`` is the service time in seconds that the real server would have spent."""
+    """One answer. ``price`` is the service time in seconds that the real server would have spent.
+
+    Examples
+    --------
+    >>> Reply(b"{}", price=0.002).status
+    200
+    """
 
     body: bytes = b""
     status: int = 200
@@ -59,7 +78,15 @@ Handler = Callable[["World", Call], Reply]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row of a service's table. ``path`` is in Starlette's notation (``/table/{table}/roots_binary``)."""
+    """One row of a service's table. ``path`` is in Starlette's notation (``/table/{table}/roots_binary``).
+
+    Examples
+    --------
+    >>> def health(world, call):
+    ...     return Reply(b'"ok"')
+    >>> Route(("GET",), "/census/health", health).permission
+    'view'
+    """
 
     methods: tuple[str, ...]
     path: str
@@ -81,6 +108,14 @@ class RouteTable:
     - ``wrong_method`` answers a known path asked with another method (None: Flask's HTML page, status 405);
     - ``gzips``: 2xx bodies are compressed whenever the client accepts gzip, as the chunkedgraph does; a reply that
       names its own Content-Encoding is left alone.
+
+    Examples
+    --------
+    >>> def health(world, call):
+    ...     return Reply(b'"ok"')
+    >>> table = RouteTable("census", (Route(("GET",), "/census/health", health),))
+    >>> table.service, len(table.routes)
+    ('census', 1)
     """
 
     service: str

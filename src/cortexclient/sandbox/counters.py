@@ -23,7 +23,15 @@ _SMALL = 4096
 
 @dataclass
 class Tally:
-    """Counts of one route, of one service, or of all."""
+    """Counts of one route, of one service, or of all.
+
+    Examples
+    --------
+    >>> tally = Tally()
+    >>> tally.enter(ids=2, bytes_in=16)
+    >>> tally.requests
+    1
+    """
 
     requests: int = 0
     ids: int = 0
@@ -40,7 +48,15 @@ class Tally:
     statuses: dict[int, int] = field(default_factory=dict)
 
     def enter(self, ids: int, bytes_in: int) -> None:
-        """A request has come."""
+        """A request has come.
+
+        Examples
+        --------
+        >>> tally = Tally()
+        >>> tally.enter(ids=2, bytes_in=16)
+        >>> tally.ids, tally.in_flight
+        (2, 1)
+        """
         self.requests += 1
         self.ids += ids
         self.bytes_in += bytes_in
@@ -48,7 +64,15 @@ class Tally:
         self.peak = max(self.peak, self.in_flight)
 
     def answer(self, status: int, bytes_out: int, price: float) -> None:
-        """Its answer is ready to be sent. Status 0: the connection is broken without an answer."""
+        """Its answer is ready to be sent. Status 0: the connection is broken without an answer.
+
+        Examples
+        --------
+        >>> tally = Tally()
+        >>> tally.answer(200, bytes_out=16, price=0.003)
+        >>> tally.statuses
+        {200: 1}
+        """
         self.bytes_out += bytes_out
         self.price += price
         self.statuses[status] = self.statuses.get(status, 0) + 1
@@ -56,19 +80,38 @@ class Tally:
 
 @dataclass
 class Counts:
-    """A snapshot: ``total``, and the same by service (``segmentation``) and by route (``POST /segmentation/...``)."""
+    """A snapshot: ``total``, and the same by service (``segmentation``) and by route (``POST /segmentation/...``).
+
+    Examples
+    --------
+    >>> sandbox.counters.snapshot().total.requests > 0
+    True
+    """
 
     total: Tally = field(default_factory=Tally)
     services: dict[str, Tally] = field(default_factory=dict)
     routes: dict[str, Tally] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain dictionaries; the keys of ``statuses`` become text on the wire."""
+        """As plain dictionaries; the keys of ``statuses`` become text on the wire.
+
+        Examples
+        --------
+        >>> sorted(sandbox.counters.snapshot().to_json())
+        ['routes', 'services', 'total']
+        """
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Counts:
-        """The reverse of :meth:`to_json`, after a journey through JSON."""
+        """The reverse of :meth:`to_json`, after a journey through JSON.
+
+        Examples
+        --------
+        >>> counts = sandbox.counters.snapshot()
+        >>> Counts.from_json(counts.to_json()) == counts
+        True
+        """
         services, routes = ({k: _tally(v) for k, v in record[part].items()} for part in ("services", "routes"))
         return cls(_tally(record["total"]), services, routes)
 

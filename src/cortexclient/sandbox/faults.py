@@ -81,12 +81,25 @@ class Faults:
         self._random = random.Random(self.seed)
 
     def settings(self) -> dict[str, Any]:
-        """The parameters, fit for JSON: ``Faults(**faults.settings())`` starts the same faults anew."""
+        """The parameters, fit for JSON: ``Faults(**faults.settings())`` starts the same faults anew.
+
+        Examples
+        --------
+        >>> Faults(**Faults("503:2%", seed=7).settings()).rates
+        {'503': 0.02}
+        """
         plain = ("kinds", "only", "times", "retry_after", "slow_seconds", "seed")
         return {**{name: getattr(self, name) for name in plain}, "poison": sorted(self.poison)}
 
     def draw(self, call: Call) -> str | None:
-        """The fault that ``call`` meets, or None. Every concerned call moves the dice on."""
+        """The fault that ``call`` meets, or None. Every concerned call moves the dice on.
+
+        Examples
+        --------
+        >>> call = Call("GET", "/info/health", {}, {}, {}, b"", now_ms=0, origin="http://here")
+        >>> Faults("503", times=1).draw(call)
+        '503'
+        """
         if not self.rates or not self._only.search(call.path) or self.dealt == self.times:
             return None
         for kind, rate in self.rates.items():
@@ -96,14 +109,27 @@ class Faults:
         return None
 
     def poisoned(self, call: Call) -> Reply | None:
-        """The answer to a call that contains a poisoned id."""
+        """The answer to a call that contains a poisoned id.
+
+        Examples
+        --------
+        >>> call = Call("GET", "/node/12345", {}, {}, {}, b"", now_ms=0, origin="http://here")
+        >>> Faults(poison=[12345]).poisoned(call).status
+        500
+        """
         if self._poison is None or not self._only.search(call.path):
             return None
         node = self._poison.find(call)
         return None if node is None else Reply(b'{"code":500,"message":"%d"}\n' % node, 500)
 
     def status(self, kind: str) -> Reply:
-        """What the proxy (for 500: the application) answers for a fault that is a status."""
+        """What the proxy (for 500: the application) answers for a fault that is a status.
+
+        Examples
+        --------
+        >>> Faults(retry_after=2).status("429-retry-after").headers
+        (('Retry-After', '2'),)
+        """
         code = int(kind[:3])
         if code == 500:
             return Reply(b'{"message": "Internal Server Error"}\n', 500)

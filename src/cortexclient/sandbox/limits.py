@@ -51,6 +51,12 @@ class RateLimits:
         Factor on all rates, so that a test need not send hundreds of requests.
     clock
         Seconds, rising.
+
+    Examples
+    --------
+    >>> limits = RateLimits(retry_after=True)
+    >>> with Sandbox(world, limits=limits) as sandbox:
+    ...     pass
     """
 
     def __init__(
@@ -63,13 +69,26 @@ class RateLimits:
 
     @classmethod
     def parse(cls, text: str) -> RateLimits | None:
-        """``none``, ``charts`` (429 without Retry-After, as the services) or ``charts-retry-after``."""
+        """``none``, ``charts`` (429 without Retry-After, as the services) or ``charts-retry-after``.
+
+        Examples
+        --------
+        >>> RateLimits.parse("charts").scale
+        1.0
+        """
         if text not in ("none", "charts", "charts-retry-after"):
             raise ValueError(f"limits are none, charts or charts-retry-after, not {text!r}")
         return None if text == "none" else cls(retry_after=text == "charts-retry-after")
 
     def refuse(self, user_id: int, route: str) -> Reply | None:
-        """Take one request of ``user_id`` on ``route`` from its bucket; the 429 if the bucket is empty."""
+        """Take one request of ``user_id`` on ``route`` from its bucket; the 429 if the bucket is empty.
+
+        Examples
+        --------
+        >>> limits = RateLimits(scale=1 / 300, clock=lambda: 0.0)
+        >>> [limits.refuse(1, "/materialize/api/v3/query") is None for _ in range(2)]
+        [True, False]
+        """
         category, per_minute = _category(route)
         if per_minute is None:
             return None

@@ -39,6 +39,12 @@ class SandboxProcess(Address):
         temporary folder.
     options
         The command line's other options: ``latency="20ms", service_times=True, faults="503:2%"``.
+
+    Examples
+    --------
+    >>> with SandboxProcess(latency="20ms") as sandbox, sandbox.env(), CortexClient("minnie_public") as client:
+    ...     client.info.get_datastacks()
+    ['minnie65_phase3_v1', 'minnie65_public']
     """
 
     def __init__(self, world: str | World = "default", **options: object) -> None:
@@ -51,24 +57,50 @@ class SandboxProcess(Address):
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:PORT``, once the child runs."""
+        """``http://127.0.0.1:PORT``, once the child runs.
+
+        Examples
+        --------
+        >>> sandbox.url
+        'http://127.0.0.1:...'
+        """
         return str(self._told["url"])
 
     @property
     def spec(self) -> DatasetSpec:
-        """The dataset for a client of this package."""
+        """The dataset for a client of this package.
+
+        Examples
+        --------
+        >>> sandbox.spec.datastack
+        'minnie65_public'
+        """
         from ..datasets.spec import DatasetSpec
 
         return DatasetSpec.from_json(self._told["spec"])
 
     @property
     def counters(self) -> RemoteCounters:
-        """What the child has seen."""
+        """What the child has seen.
+
+        Examples
+        --------
+        >>> sandbox.counters.snapshot().total.requests
+        0
+        """
         return RemoteCounters(self)
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong in the child; may be replaced at any time, also by text."""
+        """What goes wrong in the child; may be replaced at any time, also by text.
+
+        Examples
+        --------
+        >>> sandbox.faults = Faults("503", times=1)
+        >>> sandbox.faults.kinds
+        '503'
+        >>> sandbox.faults = ""
+        """
         return Faults(**self.control("faults"))
 
     @faults.setter
@@ -77,16 +109,39 @@ class SandboxProcess(Address):
         self.control("faults", new.settings())
 
     def expire_token(self, token: str | None = None) -> None:
-        """From now on ``token`` (the sandbox's own by default) is answered with 401."""
+        """From now on ``token`` (the sandbox's own by default) is answered with 401.
+
+        Examples
+        --------
+        >>> with CortexClient(sandbox.spec, token=sandbox.issue_token()) as client:
+        ...     sandbox.expire_token()
+        ...     try:
+        ...         client.info.get_datastacks()
+        ...     except AuthError as error:
+        ...         print(type(error).__name__)
+        InvalidToken
+        """
         self.control("token", {"expire": token or self.token})
 
     def issue_token(self) -> str:
-        """A new token that may do everything; it becomes the sandbox's own."""
+        """A new token that may do everything; it becomes the sandbox's own.
+
+        Examples
+        --------
+        >>> sandbox.issue_token() == sandbox.token
+        True
+        """
         self.token = str(self.control("token", {})["token"])
         return self.token
 
     def control(self, name: str, order: object = None) -> Any:
-        """Talk to ``/sandbox/<name>``: GET, or POST of ``order`` as JSON."""
+        """Talk to ``/sandbox/<name>``: GET, or POST of ``order`` as JSON.
+
+        Examples
+        --------
+        >>> sorted(sandbox.control("counters"))
+        ['routes', 'services', 'total']
+        """
         data = None if order is None else json.dumps(order).encode()
         address = f"{self.url}/sandbox/{name}"
         with urllib.request.urlopen(address, data, timeout=STOP_TIMEOUT) as reply:  # noqa: S310 - our own child

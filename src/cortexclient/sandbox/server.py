@@ -61,8 +61,10 @@ class Sandbox(Address):
 
     Examples
     --------
-    >>> with Sandbox(latency=0.02, faults="503:2%") as sandbox:     # doctest: +SKIP
-    ...     client = CortexClient(sandbox.spec)
+    >>> with Sandbox(latency=0.02, faults="503:2%") as sandbox, sandbox.env():
+    ...     with CortexClient("minnie_public") as client:
+    ...         client.info.get_datastacks()
+    ['minnie65_phase3_v1', 'minnie65_public']
     """
 
     def __init__(
@@ -93,22 +95,48 @@ class Sandbox(Address):
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:PORT``; the port is known once the sandbox has started."""
+        """``http://127.0.0.1:PORT``; the port is known once the sandbox has started.
+
+        Examples
+        --------
+        >>> sandbox.url
+        'http://127.0.0.1:...'
+        """
         return f"http://{HOST}:{self._listener.port}"
 
     @property
     def spec(self) -> DatasetSpec:
-        """The dataset for a client of this package: the world's first datastack at this address."""
+        """The dataset for a client of this package: the world's first datastack at this address.
+
+        Examples
+        --------
+        >>> sandbox.spec.datastack
+        'minnie65_public'
+        """
         return dataset_spec(self.world, self.url, limits=self.asgi.limits)
 
     @property
     def weather(self) -> Weather:
-        """Latency, bandwidth, clock and service times; its fields may be changed at any time."""
+        """Latency, bandwidth, clock and service times; its fields may be changed at any time.
+
+        Examples
+        --------
+        >>> sandbox.weather.latency = 0.02
+        >>> sandbox.weather.latency = 0.0
+        """
         return self.asgi.weather
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong from the next request on; may be replaced at any time, also by text."""
+        """What goes wrong from the next request on; may be replaced at any time, also by text.
+
+        Examples
+        --------
+        >>> sandbox.faults = "503:2%,reset:1%"
+        >>> sandbox.faults.rates
+        {'503': 0.02, 'reset': 0.01}
+        >>> sandbox.faults = ""
+        """
         return self.asgi.faults
 
     @faults.setter
@@ -117,35 +145,92 @@ class Sandbox(Address):
 
     @property
     def counters(self) -> Counters:
-        """What it has seen: ``counters.snapshot()``, ``counters.reset()``."""
+        """What it has seen: ``counters.snapshot()``, ``counters.reset()``.
+
+        Examples
+        --------
+        >>> sandbox.counters.reset()
+        >>> current = await client.is_latest_roots(roots)
+        >>> sandbox.counters.snapshot().total.requests > 0
+        True
+        """
         return self.asgi.counters
 
     def expire_token(self, token: str | None = None) -> None:
-        """From now on ``token`` (the sandbox's own by default) is answered with 401."""
+        """From now on ``token`` (the sandbox's own by default) is answered with 401.
+
+        Examples
+        --------
+        >>> with Sandbox(world) as sandbox, sandbox.env(), CortexClient("minnie_public") as client:
+        ...     sandbox.expire_token()
+        ...     try:
+        ...         client.info.get_datastacks()
+        ...     except AuthError as error:
+        ...         print(type(error).__name__)
+        InvalidToken
+        """
         self.asgi.accounts.expire(token or self.token)
 
     def issue_token(self) -> str:
-        """A new token that may do everything; it becomes the sandbox's own."""
+        """A new token that may do everything; it becomes the sandbox's own.
+
+        Examples
+        --------
+        >>> with Sandbox(world) as sandbox:
+        ...     sandbox.issue_token() == sandbox.token
+        True
+        """
         self.token = self.asgi.accounts.issue()
         return self.token
 
     def start(self) -> Self:
-        """Listen; returns when connections are accepted."""
+        """Listen; returns when connections are accepted.
+
+        Examples
+        --------
+        >>> sandbox = Sandbox(world).start()
+        >>> sandbox.url
+        'http://127.0.0.1:...'
+        >>> sandbox.stop()
+        """
         self._listener.start()
         return self
 
     def stop(self) -> None:
-        """Break all connections and free the port."""
+        """Break all connections and free the port.
+
+        Examples
+        --------
+        >>> sandbox = Sandbox(world).start()
+        >>> sandbox.stop()
+        """
         self._listener.stop()
 
     def restart(self, down: float = 0.0) -> None:
-        """Break all connections, refuse new ones for ``down`` seconds, come back on the same port."""
+        """Break all connections, refuse new ones for ``down`` seconds, come back on the same port.
+
+        Examples
+        --------
+        >>> with Sandbox(world) as sandbox:
+        ...     before = sandbox.url
+        ...     sandbox.restart(down=0.05)
+        ...     sandbox.url == before
+        True
+        """
         with self.refusing():
             time.sleep(down)
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Break all connections and refuse new ones for the time of a ``with`` block."""
+        """Break all connections and refuse new ones for the time of a ``with`` block.
+
+        Examples
+        --------
+        >>> with Sandbox(world) as sandbox, sandbox.env(), CortexClient("minnie_public") as client:
+        ...     with sandbox.refusing():
+        ...         client.diagnose(timeout=0.5).ok
+        False
+        """
         self.stop()
         self._listener.reserve()
         try:

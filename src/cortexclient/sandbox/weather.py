@@ -37,6 +37,11 @@ class Weather:
         Seconds by which the server's clock is ahead of this machine's.
     service_times
         Whether a worker is held for the price of each request (see :mod:`cortexclient.sandbox.costs`).
+
+    Examples
+    --------
+    >>> Weather(latency=0.02, service_times=True).latency
+    0.02
     """
 
     latency: float = 0.0
@@ -46,11 +51,22 @@ class Weather:
     _link_free_at: float = field(default=0.0, init=False, repr=False)
 
     def now_ms(self) -> int:
-        """The server's clock, UTC milliseconds since the epoch."""
+        """The server's clock, UTC milliseconds since the epoch.
+
+        Examples
+        --------
+        >>> Weather(clock_skew=60).now_ms() > Weather().now_ms()
+        True
+        """
         return time.time_ns() // 1_000_000 + round(self.clock_skew * 1000)
 
     async def carry(self, size: int) -> None:
-        """Wait until ``size`` more bytes have passed the uplink."""
+        """Wait until ``size`` more bytes have passed the uplink.
+
+        Examples
+        --------
+        >>> await Weather(bandwidth=1e9).carry(1000)
+        """
         if self.bandwidth is None:
             return
         now = time.monotonic()

@@ -47,6 +47,11 @@ class Datastack:
     flat_segmentations
         ``bucket/path`` of volumes in the world's files that hold static meshes; told to clients in their spec, as no
         service does.
+
+    Examples
+    --------
+    >>> list(world.datastacks)
+    ['minnie65_public', 'minnie65_phase3_v1']
     """
 
     name: str
@@ -90,6 +95,12 @@ class World:
         Segmentation tables that have no level-2 cache.
     files
         Objects that the object store holds beside the graph's meshes, by ``bucket/path``.
+
+    Examples
+    --------
+    >>> world = World.synthesize(seed=7, nuclei=50, edits=20)
+    >>> len(world.graph.operations) >= 20, world.version().valid
+    (True, True)
     """
 
     name: str
@@ -107,33 +118,72 @@ class World:
 
     @cached_property
     def level2(self) -> Level2Cache:
-        """Records of level-2 nodes."""
+        """Records of level-2 nodes.
+
+        Examples
+        --------
+        >>> l2_ids = await client.get_l2_ids(864691134885645050)
+        >>> world.level2.points(l2_ids).shape
+        (6, 3)
+        """
         return Level2Cache(self.graph, self.shapes.level2)
 
     @cached_property
     def meshes(self) -> Meshes:
-        """The fragments of all nodes; they are made when somebody asks for them."""
+        """The fragments of all nodes; they are made when somebody asks for them.
+
+        Examples
+        --------
+        >>> l2_ids = await client.get_l2_ids(864691134885645050)
+        >>> world.meshes.fragment(l2_ids[0])[:5]
+        b'DRACO'
+        """
         return Meshes(self.graph, self.level2.points)
 
     @cached_property
     def skeletons(self) -> Skeletons:
-        """The skeletons that are there, and those that are being made."""
+        """The skeletons that are there, and those that are being made.
+
+        Examples
+        --------
+        >>> world.skeletons.get(864691134885645050).vertices.shape
+        (6, 3)
+        """
         newest = max((v.time_us for v in self.versions if v.valid), default=self.graph.created_ms * 1000)
         return Skeletons(self.graph, self.level2, self.shapes, newest // 1000)
 
     @cached_property
     def exports(self) -> Exports:
-        """The bulk exports of the tables, and `files`, as objects of a store."""
+        """The bulk exports of the tables, and `files`, as objects of a store.
+
+        Examples
+        --------
+        >>> world.exports.read("no-such-bucket/file") is None
+        True
+        """
         return Exports(self)
 
     @cached_property
     def states(self) -> States:
-        """Neuroglancer states that clients have uploaded; they are not saved."""
+        """Neuroglancer states that clients have uploaded; they are not saved.
+
+        Examples
+        --------
+        >>> number = world.states.put("json", b"{}")
+        >>> world.states.get("json", number)
+        b'{}'
+        """
         return States()
 
     @cached_property
     def annotations(self) -> Tables:
-        """The tables at any version or time; frozen states are cached here."""
+        """The tables at any version or time; frozen states are cached here.
+
+        Examples
+        --------
+        >>> world.annotations.frozen("nucleus_detection_v0", world.version(661)).height
+        1965
+        """
         return Tables(self.graph, self.tables, self.views, self.versions)
 
     def version(self, number: int | None = None, datastack: str | None = None) -> Version:
@@ -143,6 +193,11 @@ class World:
         ------
         LookupError
             There is none.
+
+        Examples
+        --------
+        >>> world.version().version, world.version(661).version
+        (1484, 661)
         """
         owner = datastack or next(iter(self.datastacks))
         rows = [v for v in self.versions if v.datastack == owner and (v.valid if number is None else True)]
@@ -152,7 +207,13 @@ class World:
         return max(found, key=lambda v: v.time_us)
 
     def describe(self) -> dict[str, Any]:
-        """Sizes and names, for a person to read."""
+        """Sizes and names, for a person to read.
+
+        Examples
+        --------
+        >>> world.describe()["versions"][-1]
+        (1484, 'AVAILABLE')
+        """
         return {
             "name": self.name,
             "seed": self.seed,
@@ -168,34 +229,66 @@ class World:
 
     @staticmethod
     def default() -> World:
-        """The small synthetic world that a sandbox serves unless told otherwise."""
+        """The small synthetic world that a sandbox serves unless told otherwise.
+
+        Examples
+        --------
+        >>> World.default().name
+        'minnie65'
+        """
         from .worlds.examples_page import default_world
 
         return default_world()
 
     @staticmethod
     def synthesize(seed: int = 0, **recipe: Any) -> World:
-        """A synthetic world of any size; see `cortexclient.sandbox.worlds.synthetic.Recipe` for what can be set."""
+        """A synthetic world of any size; see `cortexclient.sandbox.worlds.synthetic.Recipe` for what can be set.
+
+        Examples
+        --------
+        >>> world = World.synthesize(seed=7, nuclei=50, edits=20)
+        >>> len(world.tables["nucleus_detection_v0"].rows)
+        50
+        """
         from .worlds.synthetic import Recipe, synthesize
 
         return synthesize(Recipe(seed=seed, **recipe))
 
     @staticmethod
     def from_toy(data: Path | str) -> World:
-        """The small world recorded from real servers (``pcg_toy/`` and ``me_toy/`` below ``data``)."""
+        """The small world recorded from real servers (``pcg_toy/`` and ``me_toy/`` below ``data``).
+
+        Examples
+        --------
+        >>> World.from_toy("../shared/data").name                             # doctest: +SKIP
+        'toy'
+        """
         from .worlds.toy import toy_world
 
         return toy_world(Path(data))
 
     @staticmethod
     def from_minnie65(data: Path | str, seed: int = 0) -> World:
-        """83 real neurons of minnie65 with synthetic edit histories (``neurons/`` ... below ``data``)."""
+        """83 real neurons of minnie65 with synthetic edit histories (``neurons/`` ... below ``data``).
+
+        Examples
+        --------
+        >>> World.from_minnie65("../shared/data").name                       # doctest: +SKIP
+        'minnie65'
+        """
         from .worlds.minnie65 import minnie65_world
 
         return minnie65_world(Path(data), seed)
 
     def save(self, folder: Path | str) -> None:
-        """Write the world to a folder: Parquet for columns, ``world.json`` for the rest. Files there are replaced."""
+        """Write the world to a folder: Parquet for columns, ``world.json`` for the rest. Files there are replaced.
+
+        Examples
+        --------
+        >>> World.synthesize(seed=7, nuclei=50, edits=20).save(folder)
+        >>> sorted(path.name for path in folder.glob("*.json"))
+        ['world.json']
+        """
         target = Path(folder)
         (target / "tables").mkdir(parents=True, exist_ok=True)
         for name in ("cells", "lineage", "edges"):
@@ -238,6 +331,12 @@ class World:
         ------
         ValueError
             The folder was written in another format.
+
+        Examples
+        --------
+        >>> World.synthesize(seed=7, nuclei=50, edits=20).save(folder)
+        >>> World.load(folder).seed
+        7
         """
         source = Path(folder)
         header = json.loads((source / "world.json").read_text())

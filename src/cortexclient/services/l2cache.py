@@ -36,12 +36,24 @@ class AsyncL2Cache(Service):
     """Size, area, thickness and a point inside, for each level-2 chunk of each cell."""
 
     async def attributes(self, *, timeout: float | None = None) -> tuple[str, ...]:
-        """Names of what is measured (cached)."""
+        """Names of what is measured (cached).
+
+        Examples
+        --------
+        >>> await client.l2cache.attributes()
+        ('area_nm2', 'chunk_intersect_count', 'max_dt_nm', 'mean_dt_nm', 'pca', 'pca_val', 'rep_coord_nm', 'size_nm3')
+        """
         with running(timeout, None, None):
             return tuple(await self._once("l2cache attributes", endpoints.L2_METADATA))
 
     async def has_cache(self, *, timeout: float | None = None) -> bool:
-        """Whether this datastack's segmentation has a cache; deployments too old to tell have none."""
+        """Whether this datastack's segmentation has a cache; deployments too old to tell have none.
+
+        Examples
+        --------
+        >>> await client.l2cache.has_cache()
+        True
+        """
         with running(timeout, None, None):
             try:
                 tables = await self._once("l2cache tables", endpoints.L2_TABLES)
@@ -72,6 +84,13 @@ class AsyncL2Cache(Service):
         dict of dict
             One entry for each distinct id, in the order of the input; empty where nothing is computed yet (the server
             then does that: ask again in a few seconds). Chunks below 0.01 cubic micrometres have no ``pca``.
+
+        Examples
+        --------
+        >>> l2_ids = await client.get_l2_ids(864691134885645050)
+        >>> records = await client.l2cache.get_l2data(l2_ids, ["size_nm3", "rep_coord_nm"])
+        >>> sorted(records[l2_ids[0]])
+        ['rep_coord_nm', 'size_nm3']
         """
         asked = as_ids(l2_ids, "l2_ids")
         if (layer_of(asked) != 2).any():
@@ -116,6 +135,13 @@ class AsyncL2Cache(Service):
         DataFrame
             Index ``l2_id`` (distinct, in input order), float64 columns, NaN for what is not computed; vectors in
             columns of their own (``rep_coord_nm_x``, ``pca_0_x``, ``pca_val_0``, ``chunk_intersect_count_x_bottom``).
+
+        Examples
+        --------
+        >>> l2_ids = await client.get_l2_ids(864691134885645050)
+        >>> table = await client.l2cache.get_l2data_table(l2_ids, ["size_nm3", "rep_coord_nm"])
+        >>> table.columns.to_list(), len(table)
+        (['size_nm3', 'rep_coord_nm_x', 'rep_coord_nm_y', 'rep_coord_nm_z'], 6)
         """
         import pandas as pd
 

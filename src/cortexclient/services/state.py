@@ -21,6 +21,12 @@ class AsyncStates(Service):
         ----------
         state_id
             The number at the end of a short link.
+
+        Examples
+        --------
+        >>> number = await client.state.upload_state_json({"layers": [], "showSlices": False})
+        >>> (await client.state.get_state_json(number))["showSlices"]
+        False
         """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.STATE, {"id": int(state_id)})
@@ -33,6 +39,12 @@ class AsyncStates(Service):
         -------
         int
             Its number. A failed upload is not tried again: it may have arrived.
+
+        Examples
+        --------
+        >>> number = await client.state.upload_state_json({"layers": []})
+        >>> await client.state.get_state_json(number)
+        {'layers': []}
         """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.STATE_POST, body=json.encode(state))

@@ -26,16 +26,37 @@ class Listing:
         self._register = register
 
     async def load(self, *, timeout: float | None = None) -> list[str]:
-        """Fetch what there is (two requests, kept for some minutes); the names, sorted."""
+        """Fetch what there is (two requests, kept for some minutes); the names, sorted.
+
+        Examples
+        --------
+        >>> await client.tables.load()
+        ['aibs_metamodel_celltypes_v661', 'nucleus_alternative_points', 'nucleus_detection_v0', ...]
+        """
         with running(timeout, None, None):
             return sorted(await self._register.load())
 
     def find(self, text: str) -> list[str]:
-        """The names that hold ``text``, whatever its case, among those that are loaded."""
+        """The names that hold ``text``, whatever its case, among those that are loaded.
+
+        Examples
+        --------
+        >>> names = await client.tables.load()
+        >>> client.tables.find("Nucleus")
+        ['nucleus_alternative_points', 'nucleus_detection_v0']
+        """
         return [name for name in self.names() if text.lower() in name.lower()]
 
     def names(self) -> list[str]:
-        """The names that are loaded, sorted; none before ``load()``."""
+        """The names that are loaded, sorted; none before ``load()``.
+
+        Examples
+        --------
+        >>> await client.views.load()
+        ['nucleus_detection_lookup_v1']
+        >>> client.views.names()
+        ['nucleus_detection_lookup_v1']
+        """
         return sorted(self._register.known or ())
 
     def _loaded(self) -> Mapping[str, Info]:
@@ -115,28 +136,62 @@ class _Named:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Its name.
+
+        Examples
+        --------
+        >>> client.tables.nucleus_detection_v0.name
+        'nucleus_detection_v0'
+        """
         return self._name
 
     @property
     def description(self) -> str:
-        """What its owner says of it; empty before ``load()``."""
+        """What its owner says of it; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = await client.tables.load()
+        >>> client.tables.nucleus_detection_v0.description
+        'Synthetic rows in the form of nucleus_detection_v0.'
+        """
         info = (self._register.known or {}).get(self._name)
         return "" if info is None else info.description
 
     @property
     def fields(self) -> list[str]:
-        """The filters that it takes; empty before ``load()``."""
+        """The filters that it takes; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = await client.tables.load()
+        >>> client.tables.nucleus_detection_v0.fields[:4]
+        ['id', 'created', 'valid', 'bb_end_position_bbox']
+        """
         return list(self._fields())
 
     @property
     def numeric_fields(self) -> list[str]:
-        """Those that can be compared with ``>``, ``<``, ``>=``, ``<=``; empty before ``load()``."""
+        """Those that can be compared with ``>``, ``<``, ``>=``, ``<=``; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = await client.tables.load()
+        >>> client.tables.nucleus_detection_v0.numeric_fields
+        ['id', 'created', 'pt_root_id', 'pt_supervoxel_id', 'volume']
+        """
         return [name for name, field in self._fields().items() if field.kind in ("integer", "float", "time")]
 
     @property
     def spatial_fields(self) -> list[str]:
-        """Those that are boxes; empty before ``load()``."""
+        """Those that are boxes; empty before ``load()``.
+
+        Examples
+        --------
+        >>> names = await client.tables.load()
+        >>> client.tables.nucleus_detection_v0.spatial_fields
+        ['bb_end_position_bbox', 'bb_start_position_bbox', 'pt_position_bbox']
+        """
         return [name for name, field in self._fields().items() if field.kind == "point"]
 
     def _fields(self) -> Mapping[str, Field]:
@@ -176,7 +231,14 @@ class AsyncTable(_Named):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pd.DataFrame:
-        """Fetch the whole table, however large; see :meth:`AsyncTableQuery.query`."""
+        """Fetch the whole table, however large; see :meth:`AsyncTableQuery.query`.
+
+        Examples
+        --------
+        >>> nuclei = await client.tables.nucleus_detection_v0.get_all(split_positions=True)
+        >>> len(nuclei)
+        1994
+        """
         return await self().query(
             desired_resolution=desired_resolution,
             split_positions=split_positions,
@@ -203,7 +265,14 @@ class AsyncView(_Named):
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pd.DataFrame:
-        """Fetch the whole view, however large; see :meth:`AsyncViewQuery.query`."""
+        """Fetch the whole view, however large; see :meth:`AsyncViewQuery.query`.
+
+        Examples
+        --------
+        >>> cells = await client.views.nucleus_detection_lookup_v1.get_all()
+        >>> len(cells)
+        2000
+        """
         return await self().query(
             desired_resolution=desired_resolution,
             split_positions=split_positions,

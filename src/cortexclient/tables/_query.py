@@ -114,6 +114,13 @@ class AsyncViewQuery:
         TruncatedResult
             If rows are missing that could not be had by asking in parts. ``.partial`` holds what came, as it does of
             every other error.
+
+        Examples
+        --------
+        >>> checked = client.tables.proofreading_status_and_strategy(status_axon=True)
+        >>> frame = await checked.query(["id", "valid_id"], version=1412)
+        >>> frame.dtypes.to_dict()
+        {'id': dtype('int64'), 'valid_id': dtype('int64')}
         """
         wish = Wish(select_columns, offset, limit, desired_resolution, version, timestamp, split, progress, timeout)
         return await self._framed(wish, split_positions)
@@ -131,7 +138,14 @@ class AsyncViewQuery:
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> pl.DataFrame:
-        """Fetch all rows that match as a polars frame; points as ``_x, _y, _z``. See :meth:`query`."""
+        """Fetch all rows that match as a polars frame; points as ``_x, _y, _z``. See :meth:`query`.
+
+        Examples
+        --------
+        >>> frame = await client.tables.nucleus_detection_v0(id=[264898, 262893]).query_polars(["id", "pt_root_id"])
+        >>> frame.sort("id").rows()
+        [(262893, 864691131820236620), (264898, 864691134885645050)]
+        """
         import polars as pl
 
         found, _ = await self._fetched(
@@ -155,6 +169,12 @@ class AsyncViewQuery:
         """Fetch all rows that match as an Arrow table, as they travel; points as ``_x, _y, _z``. See :meth:`query`.
 
         What ``attrs`` tell of a pandas frame stands as JSON under ``cortexclient`` in the schema's metadata.
+
+        Examples
+        --------
+        >>> table = await client.tables.nucleus_detection_v0(id=[264898, 262893]).query_arrow(["id", "pt_position"])
+        >>> table.column_names
+        ['id', 'pt_position_x', 'pt_position_y', 'pt_position_z']
         """
         found, attrs = await self._fetched(
             Wish(select_columns, offset, limit, desired_resolution, version, timestamp, split, progress, timeout)
@@ -171,7 +191,14 @@ class AsyncViewQuery:
         progress: ProgressLike = None,
         timeout: float | None = None,
     ) -> BatchStream:
-        """Hand out rows as they arrive, as Arrow record batches, in bounded memory and no order; see :meth:`query`."""
+        """Hand out rows as they arrive, as Arrow record batches, in bounded memory and no order; see :meth:`query`.
+
+        Examples
+        --------
+        >>> async with client.tables.nucleus_detection_v0().stream(["id"]) as batches:
+        ...     sum([batch.num_rows async for batch in batches])
+        1994
+        """
         wish = Wish(
             select_columns,
             resolution=desired_resolution,
@@ -188,6 +215,11 @@ class AsyncViewQuery:
         """Count the rows that match, without fetching them.
 
         Joins and live tables, which the server cannot count, are counted by fetching the ids alone.
+
+        Examples
+        --------
+        >>> await client.tables.proofreading_status_and_strategy(status_axon=True).count()
+        15
         """
         with running(timeout, None, None):
             query, unit = await self._prepared(Wish(version=version, timestamp=timestamp))
@@ -227,6 +259,12 @@ class AsyncViewQuery:
             where no answer exceeds the row cap; else ``most`` holds if no part has to be cut twice. Joins and live
             tables, which the server cannot count, have ``rows`` at most: those of the table alone, and those of the
             newest version without filters by root.
+
+        Examples
+        --------
+        >>> estimate = await client.tables.synapses_pni_2(pre_pt_root_id=864691134885645050).plan()
+        >>> estimate.least.requests
+        1
         """
         with running(timeout, None, None):
             wish = Wish(select_columns, offset, limit, version=version, timestamp=timestamp)
@@ -369,6 +407,13 @@ class AsyncTableQuery(AsyncViewQuery):
             Leave out rows whose supervoxels were not looked up yet, instead of failing.
         allow_invalid_root_ids
             Leave out filter ids that were no current roots at ``timestamp``, instead of failing.
+
+        Examples
+        --------
+        >>> query = client.tables.nucleus_detection_v0(id=[264898, 262893])
+        >>> now = await query.live_query(client.now(), select_columns=["id", "pt_root_id"])
+        >>> sorted(now["id"])
+        [262893, 264898]
         """
         wish = Wish(
             select_columns,

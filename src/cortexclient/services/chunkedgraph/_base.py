@@ -13,11 +13,23 @@ class GraphService(BatchedService):
     """Name, address, layers and resolution of the graph."""
 
     async def table_name(self) -> str:
-        """Name of the graph's table, the last part of the segmentation source."""
+        """Name of the graph's table, the last part of the segmentation source.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.table_name()
+        'minnie65_public'
+        """
         return segmentation_table(await self._session.record())
 
     async def cloudvolume_path(self) -> str:
-        """Address of the segmentation for cloud-volume (``graphene://...``)."""
+        """Address of the segmentation for cloud-volume (``graphene://...``).
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.cloudvolume_path()
+        'graphene://...'
+        """
         record = await self._session.record()
         return f"graphene://{record['local_server']}/segmentation/api/v1/{segmentation_table(record)}"
 
@@ -28,6 +40,12 @@ class GraphService(BatchedService):
         -------
         dict
             As the service sends it: ``graph`` (``n_layers``, ``chunk_size``, ``spatial_bit_masks``), ``scales`` ...
+
+        Examples
+        --------
+        >>> info = await client.chunkedgraph.segmentation_info()
+        >>> info["graph"]["n_layers"], info["graph"]["chunk_size"]
+        (12, [256, 256, 512])
         """
 
         async def load() -> dict[str, Any]:
@@ -42,6 +60,12 @@ class GraphService(BatchedService):
         return int((await self.segmentation_info())["graph"]["n_layers"])
 
     async def base_resolution(self) -> tuple[float, float, float]:
-        """Voxel size of the graph: x, y, z in nm."""
+        """Voxel size of the graph: x, y, z in nm.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.base_resolution()
+        (8.0, 8.0, 40.0)
+        """
         x, y, z = (float(value) for value in (await self.segmentation_info())["scales"][0]["resolution"])
         return x, y, z

@@ -68,6 +68,12 @@ class History(Lookups, Structure):
         ------
         NotFoundError
             Naming the ids that do not exist.
+
+        Examples
+        --------
+        >>> graph = await client.chunkedgraph.get_lineage_graph(864691134885645050)
+        >>> len(graph["nodes"]), graph["links"][0]
+        (19, {'source': 864691131410920796, 'target': 864691135265981601})
         """
         unique, _ = unique_ids(as_ids(root_ids, "root_ids"))
         query = {}
@@ -102,6 +108,11 @@ class History(Lookups, Structure):
         (n,) int64
             Sorted. A current root answers with itself. Merges and splits bring in siblings: use
             :meth:`suggest_latest_roots` for the one that holds most of the old cell.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.get_latest_roots(864691135265981601)
+        array([864691132428634148, 864691134885645050])
         """
         with running(timeout, None, None):
             when = (await self._session.snapshot(timestamp)).timestamp
@@ -126,6 +137,12 @@ class History(Lookups, Structure):
         -------
         (n,) int64
             Sorted. A root that was never edited answers with itself.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.get_original_roots(864691134885645050)
+        array([864691132634483202, 864691132704020302, 864691133604894754,
+               864691135185292082, 864691135427325591])
         """
         with running(timeout, None, None):
             born = (await self.get_root_timestamps(root_id))[0].to_pydatetime()
@@ -160,6 +177,14 @@ class History(Lookups, Structure):
         -----
         An edit replaces the level-2 nodes that it touches, and a replaced node climbs to a retired root for ever. Such
         nodes are counted by their supervoxels, which always lead to the root that is current.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.get_root_overlaps(864691135265981601)
+                            fraction
+        root_id
+        864691134885645050       0.8
+        864691132428634148       0.2
         """
         import pandas as pd
 
@@ -192,6 +217,11 @@ class History(Lookups, Structure):
         One request for each id, then look-ups of all their level-2 chunks (0.35 ms each for the server): some 10,000
         for a large neuron, millions for a root that was once merged with half the dataset.
         `AsyncCortexClient.update_roots` asks for them only where the lineage leaves a choice.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.get_root_overlaps_many([864691135265981601])
+        {864691135265981601: {864691134885645050: 0.8, 864691132428634148: 0.2}}
         """
         asked = as_ids(root_ids, "root_ids")
         with running(timeout, progress, len(unique_ids(asked)[0])) as reporter:
@@ -240,6 +270,11 @@ class History(Lookups, Structure):
         """Name the root that holds most of an old root's material at an instant; never a retired one.
 
         :meth:`get_root_overlaps` lists all of them with their shares.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.suggest_latest_roots(864691135265981601)
+        864691134885645050
         """
         overlaps = await self.get_root_overlaps(root_id, timestamp, timeout=timeout)
         return int(overlaps.index[0])
@@ -254,6 +289,12 @@ class History(Lookups, Structure):
         dict of (m,) int64
             One entry for each distinct id, in the order of the input; the id itself where it was current already. An
             ancestor need not share supervoxels with its descendant: what they shared may have been split off between.
+
+        Examples
+        --------
+        >>> frozen = await client.version_timestamp(117)
+        >>> await client.chunkedgraph.get_past_ids([864691134885645050], frozen)
+        {864691134885645050: array([864691135427325591, 864691132634483202, 864691135265981601])}
         """
         asked = as_ids(root_ids, "root_ids")
         unique, _ = unique_ids(asked)
@@ -268,7 +309,13 @@ class History(Lookups, Structure):
             return await self._each(endpoints.PAST_ID_MAPPING, asked, call, reporter)
 
     async def get_oldest_timestamp(self, *, timeout: float | None = None) -> datetime:
-        """Tell since when the graph answers: the first edit less half a second (aware UTC)."""
+        """Tell since when the graph answers: the first edit less half a second (aware UTC).
+
+        Examples
+        --------
+        >>> str(await client.chunkedgraph.get_oldest_timestamp())
+        '2020-05-31 04:19:02.400000+00:00'
+        """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.OLDEST_TIMESTAMP)
         return datetime.fromisoformat(json.decode(reply.body)["iso"])

@@ -46,6 +46,12 @@ class Logs(Lookups):
         ------
         NotFoundError
             If there is no such root.
+
+        Examples
+        --------
+        >>> log = await client.chunkedgraph.get_change_log(864691134885645050)
+        >>> log["n_mergers"], log["n_splits"]
+        (4, 5)
         """
         with running(timeout, None, None):
             return dict(await self._of_root(endpoints.CHANGE_LOG, root_id, {"filtered": str(filtered)}))
@@ -57,6 +63,12 @@ class Logs(Lookups):
         -------
         dict
             ``merge_edges`` (pairs of supervoxels) and ``merge_edge_coords`` (voxels), one entry for each merge.
+
+        Examples
+        --------
+        >>> log = await client.chunkedgraph.get_merge_log(864691134885645050)
+        >>> len(log["merge_edges"])
+        6
         """
         with running(timeout, None, None):
             return dict(await self._of_root(endpoints.MERGE_LOG, root_id, {}))
@@ -78,6 +90,14 @@ class Logs(Lookups):
             (UTC), ``user_id`` (string), ``before_root_ids``, ``after_root_ids`` (lists of int), ``is_merge`` (bool),
             and
             ``user_name``, ``user_affiliation`` where the server tells them; by operation id. Without edits: no rows.
+
+        Examples
+        --------
+        >>> logs = await client.chunkedgraph.get_tabular_change_log([864691134885645050])
+        >>> logs[864691134885645050][["operation_id", "is_merge"]].head(2)
+           operation_id  is_merge
+        0           309     False
+        1           310     False
         """
         asked = as_ids(root_ids, "root_ids")
         unique, _ = unique_ids(asked)
@@ -105,6 +125,12 @@ class Logs(Lookups):
             ``roots`` (made by it), ``added_edges`` or ``removed_edges`` (supervoxels), ``source_coords``,
             ``sink_coords`` (voxels),
             ``operation_status`` (0: done) and so on, as recorded.
+
+        Examples
+        --------
+        >>> details = await client.chunkedgraph.get_operation_details([309])
+        >>> details[309]["roots"]
+        [864691132590357936, 864691132443722254]
         """
         asked = as_ids(operation_ids, "operation_ids")
         unique, _ = unique_ids(asked)
@@ -139,6 +165,13 @@ class Logs(Lookups):
         -------
         DataFrame
             ``operation_id`` (int64), ``timestamp`` (UTC).
+
+        Examples
+        --------
+        >>> since = await client.version_timestamp(1412)
+        >>> edits = await client.chunkedgraph.get_user_operations(161, since)
+        >>> edits.columns.to_list()
+        ['operation_id', 'timestamp']
         """
         import pandas as pd
 
@@ -166,6 +199,13 @@ class Logs(Lookups):
         -------
         expired, created
             (n,), (m,) int64, sorted. Roots that both began and ended in between are in neither: this is the net change.
+
+        Examples
+        --------
+        >>> since = await client.version_timestamp(1412)
+        >>> ended, began = await client.chunkedgraph.get_delta_roots(since)
+        >>> len(ended), len(began)
+        (120, 139)
         """
         with running(timeout, None, None):
             future = (await self._session.snapshot(timestamp_future)).timestamp

@@ -53,6 +53,12 @@ class Lookups(GraphService):
         -------
         (n,) int64
             In the order of the input; 0 where there is no such node, or it did not exist yet.
+
+        Examples
+        --------
+        >>> nuclei = await client.tables.nucleus_detection_v0(id=[264898, 262893]).query()
+        >>> await client.chunkedgraph.get_roots(nuclei["pt_supervoxel_id"])
+        array([864691131820236620, 864691134885645050])
         """
         asked = as_ids(supervoxel_ids, "supervoxel_ids")
         with running(timeout, progress, len(asked)) as reporter:
@@ -79,6 +85,12 @@ class Lookups(GraphService):
         ------
         NotFoundError
             If there is no such supervoxel at that instant.
+
+        Examples
+        --------
+        >>> leaves = await client.chunkedgraph.get_leaves(864691134885645050)
+        >>> await client.chunkedgraph.get_root_id(leaves[0])
+        864691134885645050
         """
         roots = await self.get_roots(supervoxel_id, timestamp, 2 if level2 else None, timeout=timeout)
         if roots[0] == 0:
@@ -106,6 +118,11 @@ class Lookups(GraphService):
         -------
         (n,) bool
             In the order of the input.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.is_latest_roots([864691134885645050, 864691135265981601])
+        array([ True, False])
         """
         asked = as_ids(root_ids, "root_ids")
         with running(timeout, progress, len(asked)) as reporter:
@@ -126,6 +143,11 @@ class Lookups(GraphService):
         -------
         (n,) bool
             In the order of the input.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.is_valid_nodes([864691134885645050, 7])
+        array([ True, False])
         """
         with running(timeout, None, None):
             return await self._existing(as_ids(node_ids, "node_ids"))
@@ -159,6 +181,11 @@ class Lookups(GraphService):
         ------
         NotFoundError
             Naming the ids that do not exist (with ``latest``: or did not exist yet).
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.get_root_timestamps([864691134885645050])
+        DatetimeIndex(['2024-01-21 08:59:20.701000+00:00'], dtype='datetime64[ms, UTC]', freq=None)
         """
         import pandas as pd
 
@@ -185,6 +212,15 @@ class Lookups(GraphService):
         ------
         NotFoundError
             Naming the ids that do not exist.
+
+        Examples
+        --------
+        >>> lives = await client.chunkedgraph.get_root_lifetimes([864691134885645050, 864691135265981601])
+        >>> lives["is_latest"]
+        root_id
+        864691134885645050     True
+        864691135265981601    False
+        Name: is_latest, dtype: bool
         """
         import pandas as pd
 
@@ -209,6 +245,12 @@ class Lookups(GraphService):
         -------
         start, end
             (n,) int64. The end of a root that is current at ``timestamp`` (default: now) is the largest int64.
+
+        Examples
+        --------
+        >>> start, end = await client.chunkedgraph.lifetimes_ms(np.array([864691135265981601]))
+        >>> int(end[0] - start[0]) // 86_400_000  # days
+        266
         """
         now = (await self._session.snapshot(timestamp)).timestamp
 

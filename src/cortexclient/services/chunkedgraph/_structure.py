@@ -59,6 +59,11 @@ class Structure(GraphService):
         -------
         (n,) int64
             In no particular order; empty for an unknown id.
+
+        Examples
+        --------
+        >>> (await client.chunkedgraph.get_leaves(864691134885645050, stop_layer=2))[:2]
+        array([187425570575876221, 187425570642985060])
         """
         query = _bounds_query(bounds, stop_layer)
         with running(timeout, None, None):
@@ -81,6 +86,12 @@ class Structure(GraphService):
         -------
         dict of (m,) int64
             One entry for each distinct id, in the order of the input; empty arrays for unknown ids and supervoxels.
+
+        Examples
+        --------
+        >>> found = await client.chunkedgraph.get_leaves_many([864691134885645050, 7], stop_layer=2)
+        >>> {root: len(leaves) for root, leaves in found.items()}
+        {864691134885645050: 6, 7: 0}
         """
         asked = as_ids(root_ids, "root_ids")
         unique, _ = unique_ids(asked)  # the service fails on a repeated id
@@ -108,6 +119,11 @@ class Structure(GraphService):
         -------
         (n,) int64
             Empty for a supervoxel and for an unknown id.
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.get_children(864691134885645050)
+        array([548242885888180229])
         """
         with running(timeout, None, None):
             one = int(as_ids(node_id, "node_id")[0])
@@ -130,6 +146,15 @@ class Structure(GraphService):
             Each edge once, the smaller id first, in ascending order. A chunk without neighbours is in no edge:
             ``get_leaves(root_id, stop_layer=2)`` lists all chunks. The graph of a retired root may lack edges where it
             was edited (the service joins far ends by the parents of today).
+
+        Examples
+        --------
+        >>> await client.chunkedgraph.level2_chunk_graph(864691134885645050)
+        array([[187425570575876221, 187425570642985060],
+               [187425570642985060, 187495939387162945],
+               [187495870667686061, 187495939387162945],
+               [187495939387162945, 187496008106639457],
+               [187495939387162945, 187566308131340349]])
         """
         one = int(as_ids(root_id, "root_id")[0])
         with running(timeout, None, None):
@@ -151,6 +176,13 @@ class Structure(GraphService):
         edges, affinities, areas
             (n, 2) int64, (n,) float64 (infinite across chunks), (n,) int32 voxels. Edges between chunks come in both
             directions.
+
+        Examples
+        --------
+        >>> box = [[0, 400_000], [0, 400_000], [0, 30_000]]
+        >>> edges, affinities, areas = await client.chunkedgraph.get_subgraph(864691134885645050, box)
+        >>> edges.shape, areas.shape
+        ((16, 2), (16,))
         """
         one = int(as_ids(root_id, "root_id")[0])
         with running(timeout, None, None):
@@ -183,6 +215,14 @@ class Structure(GraphService):
         -------
         centroids, l2_path, failed
             (n, 3) nm, (n,) int64 level-2 ids, and the ids for which there was no representative point.
+
+        Examples
+        --------
+        >>> l2_ids = await client.get_l2_ids(864691134885645050)
+        >>> points = (await client.get_l2data(l2_ids, ["rep_coord_nm"])).to_numpy()
+        >>> centroids, path, failed = await client.chunkedgraph.find_path(864691134885645050, points[0], points[-1])
+        >>> len(path) == len(centroids), len(failed)
+        (True, 0)
         """
         one = int(as_ids(root_id, "root_id")[0])
         ends = [[one, *(float(value) for value in point)] for point in (src_pt, dst_pt)]
@@ -200,6 +240,12 @@ class Structure(GraphService):
         -------
         (m,) int64
             Sorted.
+
+        Examples
+        --------
+        >>> l2_ids = await client.get_l2_ids(864691134885645050)
+        >>> await client.chunkedgraph.get_minimal_covering_nodes(l2_ids)
+        array([864691134885645050])
         """
         asked = as_ids(node_ids, "node_ids")
         if not len(asked):  # which the service refuses
@@ -221,6 +267,16 @@ class Structure(GraphService):
         dict
             Contact areas by partner root (``calc_partners``), else by running number. The current service fails on this
             call (PyChunkedGraph 2.21): expect a :class:`ServerError` until it is mended.
+
+        Examples
+        --------
+        >>> from cortexclient.errors import ServerError
+        >>> box = [[0, 400_000], [0, 400_000], [0, 30_000]]
+        >>> try:
+        ...     sites = await client.chunkedgraph.get_contact_sites(864691134885645050, box)
+        ... except ServerError as error:
+        ...     print("the service failed")
+        the service failed
         """
         one = int(as_ids(root_id, "root_id")[0])
         query = _bounds_query(bounds, None) | {"partners": str(calc_partners)}

@@ -23,14 +23,27 @@ class Catalogue(Versions):
     """Names, descriptions and schemas of tables and views."""
 
     async def get_tables(self, version: int | None = None, *, timeout: float | None = None) -> list[str]:
-        """List the tables of a version, sorted by name."""
+        """List the tables of a version, sorted by name.
+
+        Examples
+        --------
+        >>> await client.materialize.get_tables()
+        ['aibs_metamodel_celltypes_v661', 'nucleus_alternative_points', 'nucleus_detection_v0', ...]
+        """
         with running(timeout, None, None):
             return sorted(await self._get(endpoints.TABLES, await self._version(version)))
 
     async def get_tables_metadata(
         self, version: int | None = None, *, timeout: float | None = None
     ) -> list[dict[str, Any]]:
-        """Describe all tables of a version: ``table_name``, ``schema_type``, ``voxel_resolution`` (nm) and so on."""
+        """Describe all tables of a version: ``table_name``, ``schema_type``, ``voxel_resolution`` (nm) and so on.
+
+        Examples
+        --------
+        >>> described = await client.materialize.get_tables_metadata()
+        >>> {told["table_name"]: told["schema_type"] for told in described}["synapses_pni_2"]
+        'synapse'
+        """
         with running(timeout, None, None):
             found = await self._get(endpoints.TABLES_METADATA, await self._version(version))
         return [_described(dict(item)) for item in found]
@@ -50,6 +63,12 @@ class Catalogue(Versions):
         ------
         NotFoundError
             With the nearest table names.
+
+        Examples
+        --------
+        >>> told = await client.materialize.get_table_metadata("nucleus_detection_v0")
+        >>> told["schema_type"], told["voxel_resolution"]
+        ('nucleus_detection', [4.0, 4.0, 40.0])
         """
         with running(timeout, None, None):
             number = await self._version(version)
@@ -59,12 +78,24 @@ class Catalogue(Versions):
     async def get_annotation_count(
         self, table_name: str, version: int | None = None, *, timeout: float | None = None
     ) -> int:
-        """Tell how many rows a table had when the version was frozen."""
+        """Tell how many rows a table had when the version was frozen.
+
+        Examples
+        --------
+        >>> await client.materialize.get_annotation_count("nucleus_detection_v0")
+        1994
+        """
         with running(timeout, None, None):
             return int(await self._get(endpoints.TABLE_COUNT, await self._version(version), table_name))
 
     async def get_views(self, version: int | None = None, *, timeout: float | None = None) -> list[str]:
-        """List the views of a version, sorted by name."""
+        """List the views of a version, sorted by name.
+
+        Examples
+        --------
+        >>> await client.materialize.get_views()
+        ['nucleus_detection_lookup_v1']
+        """
         with running(timeout, None, None):
             return sorted(await self._get(endpoints.VIEWS, await self._version(version)))
 
@@ -77,6 +108,12 @@ class Catalogue(Versions):
         ------
         NotFoundError
             With the nearest view names.
+
+        Examples
+        --------
+        >>> told = await client.materialize.get_view_metadata("nucleus_detection_lookup_v1")
+        >>> told["live_compatible"]
+        True
         """
         with running(timeout, None, None):
             number = await self._version(version)
@@ -85,21 +122,41 @@ class Catalogue(Versions):
     async def get_view_schema(
         self, view_name: str, version: int | None = None, *, timeout: float | None = None
     ) -> dict[str, Any]:
-        """Give the columns of one view and their types."""
+        """Give the columns of one view and their types.
+
+        Examples
+        --------
+        >>> schema = await client.materialize.get_view_schema("nucleus_detection_lookup_v1")
+        >>> schema["pt_root_id"]
+        {'type': 'integer'}
+        """
         with running(timeout, None, None):
             return dict(await self._get(endpoints.VIEW_SCHEMA, await self._version(version), view_name))
 
     async def get_view_schemas(
         self, version: int | None = None, *, timeout: float | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Give the columns of all views of a version and their types."""
+        """Give the columns of all views of a version and their types.
+
+        Examples
+        --------
+        >>> list(await client.materialize.get_view_schemas())
+        ['nucleus_detection_lookup_v1']
+        """
         with running(timeout, None, None):
             return dict(await self._get(endpoints.VIEW_SCHEMAS, await self._version(version)))
 
     async def get_unique_string_values(
         self, table_name: str, *, timeout: float | None = None
     ) -> dict[str, list[str | None]]:
-        """List the distinct values of each string column of the live table, sorted, nulls last."""
+        """List the distinct values of each string column of the live table, sorted, nulls last.
+
+        Examples
+        --------
+        >>> values = await client.materialize.get_unique_string_values("proofreading_status_and_strategy")
+        >>> values["strategy_axon"]
+        ['axon_fully_extended', 'axon_interareal', 'axon_partially_extended', 'none']
+        """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.UNIQUE_STRING_VALUES, {"name": table_name})
         found = json.decode(reply.body)

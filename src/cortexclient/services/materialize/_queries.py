@@ -85,6 +85,15 @@ class Queries(Catalogue):
             If rows are missing that could not be had by asking in parts (``.partial`` holds what came).
         NotFoundError
             If there is no such table or version.
+
+        Examples
+        --------
+        >>> columns = ["id", "pt_root_id"]
+        >>> wanted = {"id": [264898, 262893]}
+        >>> await client.materialize.query_table("nucleus_detection_v0", select_columns=columns, filter_in_dict=wanted)
+               id          pt_root_id
+        0  262893  864691131820236620
+        1  264898  864691134885645050
         """
         with running(timeout, None, None):
             when = await self._rows.when(materialization_version, timestamp)
@@ -137,6 +146,13 @@ class Queries(Catalogue):
         -------
         DataFrame
             As for :meth:`query_table`; of two tables, ``superceded_id`` of neither.
+
+        Examples
+        --------
+        >>> pair = [["aibs_metamodel_celltypes_v661", "target_id"], ["nucleus_detection_v0", "id"]]
+        >>> joined = await client.materialize.join_query(pair, suffixes=["_type", "_nucleus"])
+        >>> [column for column in joined if column.endswith("_type")]
+        ['id_type', 'created_type', 'valid_type', 'cell_type']
         """
         if len(tables) != 2 or any(isinstance(pair, str) or len(pair) != 2 for pair in tables):
             raise CortexUsageError(f"two tables are joined by [[table, column], [table, column]], not {tables!r}")
@@ -190,6 +206,12 @@ class Queries(Catalogue):
         -------
         DataFrame
             The columns of the synapse table.
+
+        Examples
+        --------
+        >>> inputs = await client.materialize.synapse_query(post_ids=864691134885645050)
+        >>> inputs["pre_pt_root_id"].nunique(), len(inputs)
+        (47, 51)
         """
         chosen: dict[str, Any] = {"pre_pt_root_id": pre_ids, "post_pt_root_id": post_ids}
         wanted = {column: as_ids(ids, column) for column, ids in chosen.items() if ids is not None}
@@ -229,7 +251,15 @@ class Queries(Catalogue):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
-        """Query one view of a version; parameters, result and errors as in :meth:`query_table`."""
+        """Query one view of a version; parameters, result and errors as in :meth:`query_table`.
+
+        Examples
+        --------
+        >>> wanted = {"id": [264898, 262893]}
+        >>> found = await client.materialize.query_view("nucleus_detection_lookup_v1", filter_in_dict=wanted)
+        >>> found["pt_root_id"].to_list()
+        [864691131820236620, 864691134885645050]
+        """
         with running(timeout, None, None):
             when = await self._rows.when(materialization_version, None)
             select = None if select_columns is None else {view_name: list(select_columns)}
@@ -282,6 +312,13 @@ class Queries(Catalogue):
         -------
         DataFrame
             ``attrs`` tell ``timestamp``.
+
+        Examples
+        --------
+        >>> wanted = {"id": [264898, 262893]}
+        >>> now = await client.materialize.live_live_query("nucleus_detection_v0", client.now(), filter_in_dict=wanted)
+        >>> now["pt_root_id"].to_list()
+        [864691131820236620, 864691134885645050]
         """
         query = RowQuery(
             table,
@@ -307,7 +344,15 @@ class Queries(Catalogue):
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the rows that a query of a table would return; filters are as for :meth:`query_table`."""
+        """Count the rows that a query of a table would return; filters are as for :meth:`query_table`.
+
+        Examples
+        --------
+        >>> await client.materialize.query_count(
+        ...     "proofreading_status_and_strategy", filter_equal_dict={"status_axon": True}
+        ... )
+        15
+        """
         with running(timeout, None, None):
             when = int((await self.queryable(materialization_version))["version"])
             query = RowQuery(table, when, wire_filters(filters, table))
@@ -319,7 +364,15 @@ class Queries(Catalogue):
     async def fetch_complete(
         self, table: str, columns: Sequence[str], version: int, **filters: Unpack[Filters]
     ) -> pa.Table:
-        """Fetch some columns of all rows that match, ``id`` first, in no order; filters as for :meth:`query_table`."""
+        """Fetch some columns of all rows that match, ``id`` first, in no order; filters as for :meth:`query_table`.
+
+        Examples
+        --------
+        >>> columns = ["id", "pt_root_id"]
+        >>> table = await client.materialize.fetch_complete("nucleus_detection_v0", columns, 1412)
+        >>> table.column_names, table.num_rows
+        (['id', 'pt_root_id'], 1991)
+        """
         select = list(dict.fromkeys(["id", *columns]))
         found, _ = await self._rows.fetch(
             RowQuery(table, version, wire_filters(filters, table), select={table: select})

@@ -21,6 +21,13 @@ class Versions(Service):
         ----------
         expired
             Also those whose rows are gone. Their instants still resolve.
+
+        Examples
+        --------
+        >>> await client.materialize.get_versions()
+        [117, 661, 1412, 1484]
+        >>> await client.materialize.get_versions(expired=True)
+        [117, 343, 661, 943, 1300, 1412, 1440, 1462, 1484]
         """
         with running(timeout, None, None):
             return [item["version"] for item in await self.get_versions_metadata(expired)]
@@ -35,6 +42,11 @@ class Versions(Service):
         list of dict
             ``version``, ``time_stamp`` (aware UTC), ``expires_on`` (aware UTC, or None for never), ``valid``,
             ``status``, ``is_merged``.
+
+        Examples
+        --------
+        >>> [told["version"] for told in await client.materialize.get_versions_metadata()]
+        [117, 661, 1412, 1484]
         """
 
         async def load() -> list[dict[str, Any]]:
@@ -54,6 +66,12 @@ class Versions(Service):
         ------
         NotFoundError
             With the nearest version numbers.
+
+        Examples
+        --------
+        >>> told = await client.materialize.get_version_metadata(1412)
+        >>> told["valid"], told["status"]
+        (True, 'AVAILABLE')
         """
         with running(timeout, None, None):
             number = await self._version(version)
@@ -67,7 +85,13 @@ class Versions(Service):
         )
 
     async def get_timestamp(self, version: int | None = None, *, timeout: float | None = None) -> datetime:
-        """Tell the instant (aware UTC) at which a version was frozen."""
+        """Tell the instant (aware UTC) at which a version was frozen.
+
+        Examples
+        --------
+        >>> str(await client.materialize.get_timestamp(1412))
+        '2025-02-28 08:10:00.375000+00:00'
+        """
         with running(timeout, None, None):
             return (await self._session.version_snapshot(await self._version(version))).timestamp
 
@@ -78,6 +102,11 @@ class Versions(Service):
         ------
         NotFoundError
             If the datastack has none.
+
+        Examples
+        --------
+        >>> await client.materialize.most_recent_version()
+        1484
         """
         versions = await self.get_versions(timeout=timeout)
         if not versions:

@@ -99,6 +99,13 @@ class AsyncMesh(MeshCalls):
         ------
         NotFoundError, DecodeError
             As for :meth:`get_mesh`: labels of half a mesh would be wrong.
+
+        Examples
+        --------
+        >>> mesh = await client.mesh.get_mesh(864691134885645050)
+        >>> labels = await client.mesh.compute_vertex_to_l2_mapping(864691134885645050, mesh.vertices, mesh.faces)
+        >>> len(labels) == len(mesh.vertices)
+        True
         """
         if (vertices is None) != (faces is None):
             raise CortexUsageError("give vertices and faces, or neither: labels are handed on along the faces")

@@ -91,6 +91,12 @@ class MeshCalls(Service):
             Fragments cannot be read; as above.
         CortexError
             The mesh is larger than ``max_bytes``.
+
+        Examples
+        --------
+        >>> mesh = await client.mesh.get_mesh(864691134885645050)
+        >>> mesh.vertices.shape[1], mesh.vertices.dtype
+        (3, dtype('float32'))
         """
         wish = Wish.of(source, lod, bounds, max_bytes, allow_missing)
         with running(timeout, None, 1):
@@ -124,6 +130,12 @@ class MeshCalls(Service):
         Results
             A mapping of root id to ``cloudvolume.Mesh`` in input order; ``errors`` tells why the others failed. All
             meshes are in memory at once: :meth:`stream_meshes` hands them over one by one.
+
+        Examples
+        --------
+        >>> meshes = await client.mesh.get_meshes([864691134885645050, 7])
+        >>> meshes.status()
+        {'ok': 1, 'NotFoundError': 1}
         """
         wish, ids = Wish.of(source, lod, bounds, max_bytes, allow_missing), as_ids(root_ids, "root_ids")
         return await collect(
@@ -151,6 +163,12 @@ class MeshCalls(Service):
             As for :meth:`get_meshes`.
         bytes_at_once
             Start no further mesh while those under way, and those that wait to be read, take more memory than this.
+
+        Examples
+        --------
+        >>> async with client.mesh.stream_meshes([864691134885645050, 7]) as outcomes:
+        ...     sorted([(outcome.id, outcome.ok) async for outcome in outcomes])
+        [(7, False), (864691134885645050, True)]
         """
         wish, ids = Wish.of(source, lod, bounds, max_bytes, allow_missing), as_ids(root_ids, "root_ids")
 
@@ -194,6 +212,11 @@ class MeshCalls(Service):
         Returns
         -------
         (n,) bool, in input order: False for unknown ids too.
+
+        Examples
+        --------
+        >>> await client.mesh.mesh_exists([864691134885645050, 7])
+        array([ True, False])
         """
         ids, wish = as_ids(root_ids, "root_ids"), Wish.of(source, None, None, None, allow_missing=False)
         distinct = list(dict.fromkeys(ids.tolist()))
@@ -244,6 +267,14 @@ class MeshCalls(Service):
         Results of pathlib.Path
             In input order. Once a file cannot be written (the disk is full, say) nothing more is fetched: its error
             is that of all ids that are left.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> saved = await client.mesh.save_meshes([864691134885645050], folder)
+        >>> saved[864691134885645050].name
+        '864691134885645050.ply'
         """
         wish, ids = Wish.of(source, lod, None, max_bytes, allow_missing), as_ids(root_ids, "root_ids")
         gate, files = ByteGate(bytes_at_once), MeshFiles(Path(folder), file_format)

@@ -32,11 +32,23 @@ class AsyncSkeletons(Service):
     """
 
     async def get_version(self) -> str:
-        """Version of the service."""
+        """Version of the service.
+
+        Examples
+        --------
+        >>> await client.skeleton.get_version()
+        '0.23.11'
+        """
         return str(json.decode((await self._session.send(endpoints.SKELETON_VERSION)).body))
 
     async def get_versions(self) -> tuple[int, ...]:
-        """Versions of skeletons that the service knows; -1 means the newest, 0 the one for Neuroglancer."""
+        """Versions of skeletons that the service knows; -1 means the newest, 0 the one for Neuroglancer.
+
+        Examples
+        --------
+        >>> await client.skeleton.get_versions()
+        (-1, 0, 1, 2, 3, 4)
+        """
         return tuple(json.decode((await self._session.send(endpoints.SKELETON_VERSIONS)).body))
 
     async def get_skeleton(
@@ -68,6 +80,12 @@ class AsyncSkeletons(Service):
             The service could not make one before, and does not try again.
         DeadlineExceeded
             It was not made in time; it may be there later.
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> skeleton.vertices.shape, skeleton.root_id
+        ((6, 3), 864691134885645050)
         """
         one = int(as_ids(root_id, "root_id")[0])
         found = await self.get_skeletons(
@@ -107,6 +125,14 @@ class AsyncSkeletons(Service):
         -------
         Results of Skeleton
             In input order; errors by id, as of :meth:`get_skeleton`.
+
+        Examples
+        --------
+        >>> found = await client.skeleton.get_skeletons([864691134885645050, 7])
+        >>> found.status()
+        {'ok': 1, 'NotFoundError': 1}
+        >>> len(found[864691134885645050].vertices)
+        6
         """
         ids = as_ids(root_ids, "root_ids")
         stream = self.stream_skeletons(
@@ -140,6 +166,12 @@ class AsyncSkeletons(Service):
         -------
         Stream of Skeleton
             ``async with`` it, then ``async for``; one outcome for each distinct id, in no particular order.
+
+        Examples
+        --------
+        >>> async with client.skeleton.stream_skeletons([864691134885645050, 7]) as outcomes:
+        ...     sorted([(outcome.id, outcome.ok) async for outcome in outcomes])
+        [(7, False), (864691134885645050, True)]
         """
         ids, version = as_ids(root_ids, "root_ids"), check_version(skeleton_version)
         check_method(method)
@@ -160,6 +192,12 @@ class AsyncSkeletons(Service):
         -------
         Results of str
             ``"there"`` (it was) or ``"made"``, in input order; errors by id, as of :meth:`get_skeleton`.
+
+        Examples
+        --------
+        >>> ready = await client.skeleton.ensure_skeletons([864691134885645050])
+        >>> ready.status()
+        {'ok': 1}
         """
         ids = as_ids(root_ids, "root_ids")
         work: Work[Presence] = partial(ensure, self._session, self.get_refusal_list)
@@ -174,6 +212,11 @@ class AsyncSkeletons(Service):
         -------
         dict of bool
             One entry for each distinct id, in the order of the input.
+
+        Examples
+        --------
+        >>> await client.skeleton.skeletons_exist([864691134885645050, 7])
+        {864691134885645050: True, 7: False}
         """
         ids = as_ids(root_ids, "root_ids")
         unique, _ = unique_ids(ids)
@@ -191,6 +234,11 @@ class AsyncSkeletons(Service):
         -------
         float
             Seconds until they are there, as the service guesses; 0 if all are there, or refused.
+
+        Examples
+        --------
+        >>> await client.skeleton.generate_bulk_skeletons_async([864691134885645050])
+        0.0
         """
         unique, _ = unique_ids(as_ids(root_ids, "root_ids"))
         with running(timeout, None, None):
@@ -212,6 +260,12 @@ class AsyncSkeletons(Service):
         -------
         dict
             ``num_found`` (before the limit) and ``files`` (names).
+
+        Examples
+        --------
+        >>> skeleton = await client.skeleton.get_skeleton(864691134885645050)
+        >>> (await client.skeleton.get_cache_contents(864691134885645050))["num_found"]
+        1
         """
         prefixes = ",".join(map(str, as_ids(root_id_prefixes, "root_id_prefixes").tolist()))
         with running(timeout, None, None):
@@ -225,6 +279,11 @@ class AsyncSkeletons(Service):
         -------
         (n,) int64
             In the order of the service.
+
+        Examples
+        --------
+        >>> await client.skeleton.get_refusal_list()
+        array([], dtype=int64)
         """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.SKELETON_REFUSALS)
@@ -237,7 +296,14 @@ class AsyncSkeletons(Service):
     async def get_precomputed_skeleton_info(
         self, skeleton_version: int = 4, *, timeout: float | None = None
     ) -> dict[str, Any]:
-        """Fetch Neuroglancer's description of the skeletons of a version."""
+        """Fetch Neuroglancer's description of the skeletons of a version.
+
+        Examples
+        --------
+        >>> info = await client.skeleton.get_precomputed_skeleton_info()
+        >>> info["@type"]
+        'neuroglancer_skeletons'
+        """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.SKELETON_INFO, {"version": skeleton_version})
         return dict(json.decode(reply.body))
