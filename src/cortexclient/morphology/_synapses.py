@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,23 +63,20 @@ class SynapseFinder:
             raise NotFoundError(f"{self._session.spec.datastack} has no synapse table: ask with synapses=False")
         chunks = {skeleton.root_id: skeleton.lvl2_ids for skeleton in skeletons}
         named = [str(table), *(name for names in references.values() for name in names)]
-        states = await self._states(np.array(list(chunks), np.int64), named)
 
-        async def one(job: tuple[State, str]) -> list[tuple[int, str, CellSynapses]]:
-            state, side = job
+        async def one(state: State) -> list[tuple[int, str, CellSynapses]]:
+            sides = dict(zip(SIDES, await fan_out(SIDES, partial(side_of, state), len(SIDES)), strict=True))
+            level2 = await self._level2(sides, state, chunks)
+            return [cell for side, rows in sides.items() for cell in _by_cell(rows, side, level2[side], state.roots)]
+
+        async def side_of(state: State, side: str) -> pd.DataFrame:
             rows = await self._side(str(table), side, state)
             for name in references.get(side, ()):
                 rows = await self._with_reference(rows, name, state)
-            level2 = await self._level2(rows, side, state, chunks)
-            owner = rows[f"{side}_pt_root_id"].to_numpy(np.int64)
-            mine = {root: np.flatnonzero(owner == root) for root in state.roots.tolist()}
-            return [
-                (root, side, CellSynapses(rows.iloc[at].reset_index(drop=True), level2[at]))
-                for root, at in mine.items()
-            ]
+            return rows
 
-        jobs = [(state, side) for state in states for side in SIDES]
-        parts = await fan_out(jobs, one, self._session.limits.of("materialize"))
+        states = await self._states(np.array(list(chunks), np.int64), named)
+        parts = await fan_out(states, one, self._session.limits.of("materialize"))
         return {(root, side): rows for part in parts for root, side, rows in part}
 
     async def _states(self, roots: IdArray, tables: Sequence[str]) -> list[State]:
@@ -90,15 +88,17 @@ class SynapseFinder:
         """
         now = (await self._session.snapshot()).timestamp
         start, end = await self._graph.lifetimes_ms(roots, now)
+        versions = await self._frozen(tables)
+        at = np.array([int(version["time_stamp"].timestamp() * 1000) for version in versions], np.int64)
+        alive = (start <= at[:, None]) & (at[:, None] < end)
         waiting, states = np.ones(len(roots), np.bool_), []
-        for version in await self._frozen(tables):
-            instant = version["time_stamp"]
-            at = int(instant.timestamp() * 1000)
-            here = waiting & (start <= at) & (at < end)
-            if here.any() and set(tables) <= set(await self._tables.get_tables(version["version"])):
-                states += [
-                    State(int(version["version"]), instant, part) for part in batches(roots[here], ROOTS_AT_ONCE)
-                ]
+        while (told := (alive & waiting).sum(axis=1)).any():  # what tells of most cells first, of equals the newest
+            best = int(told.argmax())
+            version, here = versions[best], alive[best] & waiting
+            alive[best] = False
+            if set(tables) <= set(await self._tables.get_tables(version["version"])):
+                number, instant = int(version["version"]), version["time_stamp"]
+                states += [State(number, instant, part) for part in batches(roots[here], ROOTS_AT_ONCE)]
                 waiting &= ~here
         retired = end < np.iinfo(np.int64).max
         for last in np.unique(np.where(retired, end - 1, -1)[waiting]).tolist():
@@ -136,31 +136,40 @@ class SynapseFinder:
         return rows.merge(about.rename(columns={"target_id": "id"}), on="id", how="left")
 
     async def _rows(self, table: str, state: State, filters: dict[str, Any]) -> pd.DataFrame:
+        tables = self._tables
         if isinstance(state.tables, int):
-            return await self._tables.query_table(
+            asked = tables.query_table(
                 table,
                 materialization_version=state.tables,
                 merge_reference=False,
                 filter_in_dict=filters,
                 desired_resolution=NM,
             )
-        return await self._tables.live_live_query(table, state.tables, filter_in_dict=filters, desired_resolution=NM)
+        else:
+            asked = tables.live_live_query(table, state.tables, filter_in_dict=filters, desired_resolution=NM)
+        rows = await asked
+        rows.attrs = {}  # pandas copies them, deeply, with whatever is done to the frame
+        return rows
 
-    async def _level2(self, rows: pd.DataFrame, side: str, state: State, chunks: Mapping[int, IdArray]) -> IdArray:
-        """(n,) the level-2 chunk that holds the cell's side of each synapse.
+    async def _level2(
+        self, sides: Mapping[str, pd.DataFrame], state: State, chunks: Mapping[int, IdArray]
+    ) -> dict[str, IdArray]:
+        """(n,) by side: the level-2 chunk that holds the cell's part of each synapse.
 
         It lies where the supervoxel does, by their ids. So it need only be looked up where a cell has several there.
         """
-        supervoxels = rows[f"{side}_pt_supervoxel_id"].to_numpy(np.int64)
-        owner = rows[f"{side}_pt_root_id"].to_numpy(np.int64)
-        place, found = await self._place_mask(), np.zeros(len(rows), np.int64)
+        supervoxels = [rows[f"{side}_pt_supervoxel_id"].to_numpy(np.int64) for side, rows in sides.items()]
+        owner = np.concatenate([rows[f"{side}_pt_root_id"].to_numpy(np.int64) for side, rows in sides.items()])
+        points, place = np.concatenate(supervoxels), await self._place_mask()
+        found = np.zeros(len(points), np.int64)
         for root in state.roots.tolist():
             mine = np.flatnonzero(owner == root)
-            found[mine] = _only_one_there(supervoxels[mine] & place, chunks[root], place)
+            found[mine] = _only_one_there(points[mine] & place, chunks[root], place)
         unclear = np.flatnonzero(found == 0)
         if len(unclear):
-            found[unclear] = await self._graph.get_roots(supervoxels[unclear], state.instant, stop_layer=2)
-        return found
+            found[unclear] = await self._graph.get_roots(points[unclear], state.instant, stop_layer=2)
+        parts = np.split(found, np.cumsum([len(part) for part in supervoxels])[:-1])
+        return dict(zip(sides, parts, strict=True))
 
     async def _place_mask(self) -> int:
         """The bits of an id of layer 1 or 2 that tell where it lies."""
@@ -170,6 +179,13 @@ class SynapseFinder:
             return 0  # nothing can be told
         width = 3 * bits.pop()
         return ((1 << width) - 1) << (64 - int(graph.get("n_bits_for_layer_id", 8)) - width)
+
+
+def _by_cell(rows: pd.DataFrame, side: str, level2: IdArray, roots: IdArray) -> Iterator[tuple[int, str, CellSynapses]]:
+    owner = rows[f"{side}_pt_root_id"].to_numpy(np.int64)
+    for root in roots.tolist():
+        at = np.flatnonzero(owner == root)
+        yield root, side, CellSynapses(rows.iloc[at].reset_index(drop=True), level2[at])
 
 
 def _only_one_there(places: IdArray, chunks: IdArray, mask: int) -> IdArray:

@@ -244,6 +244,7 @@ class Tables:
     _roots: dict[tuple[str, str, int], Ids] = field(default_factory=dict, init=False, repr=False)
     _frames: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict, init=False, repr=False)
     _indices: dict[tuple[str, int, str], Index] = field(default_factory=dict, init=False, repr=False)
+    _supervoxels: dict[tuple[str, str], Index] = field(default_factory=dict, init=False, repr=False)
 
     def version(self, datastack: str, number: int) -> Version | None:
         """The row of the registry for a datastack's version."""
@@ -277,6 +278,13 @@ class Tables:
         if key not in self._indices:
             self._indices[key] = Index.of(self.frozen(name, version)[column])
         return self._indices[key]
+
+    def rows_by_supervoxel(self, name: str, point: str) -> Index:
+        """All rows that a table ever had by the supervoxels of one of its points. Cached."""
+        key = name, point
+        if key not in self._supervoxels:
+            self._supervoxels[key] = Index.of(self.tables[name].rows[f"{point}_supervoxel_id"])
+        return self._supervoxels[key]
 
     def view(self, name: str, version: Version) -> pl.DataFrame:
         """Rows of a view at a version. Cached."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from cortexclient.sandbox import costs
+from cortexclient.sandbox.routes import materialize_live
 
 DAYS = [0.5, 1, 1.5, 2, 29, 30, 39, 45, 49.999, 50, 59.999, 60, 64, 65, 66, 69, 70, 71, 79.99, 80, 84, 85, 86, 200]
 JOIN = {"join_tables": [["types", "target_id", "nuclei", "id"]], "suffixes": {"types": "_ref", "nuclei": ""}}
@@ -35,6 +36,18 @@ def test_filters_by_root_id_at_any_time(ask: Any, known: Any, day: float) -> Non
         assert set(one.column("id")) == wanted
         several = live(ask, known, day, filter_in_dict={"nuclei": {"pt_root_id": [root]}, "types": {}})
         assert several.column("id") == one.column("id")
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_rows_of_few_roots_are_those_that_going_through_all_finds(
+    ask: Any, known: Any, day: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = sorted({root for root in known.alive(day).values() if root})
+    filters = [{"filter_in_dict": {"nuclei": {"pt_root_id": roots[:n]}}} for n in range(1, len(roots) + 1)]
+    few = [live(ask, known, day, **one) for one in filters]
+    monkeypatch.setattr(materialize_live, "FEW_ROOTS", 0)
+    for one, found in zip(filters, few, strict=True):
+        assert live(ask, known, day, **one).table().equals(found.table())
 
 
 @pytest.mark.parametrize("day", [d for d in DAYS if d not in (65, 85)])
