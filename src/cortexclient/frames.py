@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -40,10 +41,10 @@ def scaled(table: pa.Table, stored: Sequence[float], desired: Sequence[float], f
 
     factors = [_ratio(a, b) * finer for a, b in zip(stored, desired, strict=True)]
     whole = all(factor.denominator == 1 for factor in factors)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
     for stem in position_stems(table.column_names):
         for axis, factor in zip(AXES, factors, strict=True):
-            index = table.schema.get_field_index(stem + axis)
-            values = table.column(index)
+            values = columns[stem + axis]
             if finer > 1:
                 values = pc.round(pc.divide(pc.cast(values, pa.float64()), float(finer)))
             values = pc.cast(values, pa.int64())
@@ -51,10 +52,11 @@ def scaled(table: pa.Table, stored: Sequence[float], desired: Sequence[float], f
                 values = pc.multiply(values, pa.scalar(factor.numerator, pa.int64()))
             if not whole:
                 values = pc.divide(pc.cast(values, pa.float64()), float(factor.denominator))
-            table = table.set_column(index, stem + axis, values)
-    return table
+            columns[stem + axis] = values
+    return pa.Table.from_arrays(list(columns.values()), names=list(columns))
 
 
+@functools.cache
 def _ratio(stored: float, desired: float) -> Fraction:
     """The factor as it was meant: 9.7 is 97/10, not the nearest binary fraction."""
     return (Fraction(str(stored)) / Fraction(str(desired))).limit_denominator(10**9)
@@ -78,11 +80,11 @@ def to_pandas(table: pa.Table, split_positions: bool = True) -> pd.DataFrame:
     nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
     stems = [] if split_positions else position_stems(table.column_names)
     scalars = table.drop_columns([stem + axis for stem in stems for axis in AXES])
-    frame: pd.DataFrame = scalars.to_pandas(split_blocks=True)
-    for field in scalars.schema:
-        column = scalars.column(field.name)
-        if column.null_count and field.type in nullable:
-            frame[field.name] = column.to_pandas(types_mapper=nullable.get)
+    lacking = {f.name for f in scalars.schema if f.type in nullable and scalars.column(f.name).null_count}
+    frame: pd.DataFrame = scalars.drop_columns(list(lacking)).to_pandas(split_blocks=True)
+    for position, name in enumerate(scalars.column_names):
+        if name in lacking:
+            frame.insert(position, name, scalars.column(name).to_pandas(types_mapper=nullable.get))
     for stem in stems:
         points = np.column_stack([table.column(stem + axis).to_numpy() for axis in AXES])  # nulls are NaN
         frame[stem] = pd.Series(np.fromiter(points, object, len(points)), index=frame.index)

@@ -53,12 +53,21 @@ def test_ranges_stay_within_the_callers_own() -> None:
     assert sorted(whole(rows, asked, 5, False)) == [row for row in rows if 100 <= row < 200]
 
 
-@given(st.lists(st.integers(0, 10**6), max_size=200), st.integers(1, 50))
-def test_lists_are_cut_into_distinct_values(values: list[int], parts: int) -> None:
-    cut = query(filter_in_dict={"id": values}).by_lists(parts, most=None)
+@given(st.dictionaries(st.integers(0, 10**6), st.integers(0, 100), max_size=200), st.integers(1, 50))
+def test_lists_are_dealt_into_distinct_values(seen: dict[int, int], parts: int) -> None:
+    cut = query(filter_in_dict={"id": list(seen)}).dealt(parts, {i: n for i, n in seen.items() if n})
     ids = [one.filters[IN]["t"]["id"] for one in cut]
-    assert np.concatenate(ids).tolist() == sorted(set(values))
-    assert len(cut) == max(1, min(parts, len(set(values))))
+    assert sorted(np.concatenate(ids).tolist()) == sorted(seen)
+    assert len(cut) == max(1, min(parts, len(seen)))
+
+
+def test_values_with_many_rows_do_not_travel_together() -> None:
+    rows = {value: 1_000 if value % 10 == 0 else 10 for value in range(100)}
+    asked = query(filter_in_dict={"pt_root_id": list(rows)})
+    sizes = [sum(rows[i] for i in one.filters[IN]["t"]["pt_root_id"]) for one in asked.dealt(10, rows)]
+    assert max(sizes) < 1.1 * sum(sizes) / len(sizes)
+    blind = [one.filters[IN]["t"]["pt_root_id"] for one in asked.dealt(10, {})]
+    assert {len(values) for values in blind} == {10}
 
 
 def test_a_million_ids_travel_in_several_requests() -> None:

@@ -142,29 +142,36 @@ def filtered(source: Source, query: Query) -> pl.DataFrame:
 
 def matching(source: Source, query: Query) -> pl.Series | None:
     """Numbers of the rows that pass all filters on a source, ascending; None for all of them."""
-    conditions = [
-        _condition(source, kind, column, value)
+    asked = {
+        (kind, column): value
         for kind, by_table in query.filters.items()
         for column, value in by_table.get(source.name, {}).items()
-    ]
+    }
+    indexed = [key for key, value in asked.items() if _is_indexed(source, *key, value)]
+    listed = None
+    if indexed and source.index:
+        wanted = [value for value in asked.pop(indexed[0]) if abs(value) <= INT64.max]
+        listed = pl.Series(source.index(indexed[0][1]).find(np.array(wanted, np.int64)))
+    conditions = [_condition(source, *key, value) for key, value in asked.items()]
     if not conditions:
-        return None
-    listed = _listed(source, query)
-    rows = source.frame if listed is None else source.frame[listed]
+        return listed
+    needed = {name for condition in conditions for name in condition.meta.root_names()}
+    rows = source.frame.select(pl.int_range(pl.len()).alias(NUMBER), *needed)
     try:
-        found = rows.lazy().with_row_index(NUMBER).filter(conditions).select(NUMBER).collect().to_series()
+        return (rows if listed is None else rows[listed]).filter(conditions)[NUMBER]
     except pl.exceptions.ComputeError as error:
         raise sql_failure(source, f"invalid regular expression: {error}") from error
-    return found if listed is None else listed[found]
 
 
-def _listed(source: Source, query: Query) -> pl.Series | None:
-    """Numbers of the rows that a list filter on an indexed column lets pass, ascending; None if there is no such."""
-    for column, values in query.filters.get("filter_in_dict", {}).get(source.name, {}).items():
-        if source.index and source.frame.schema.get(column) == pl.Int64 and all(type(v) is int for v in values):
-            wanted = np.array([value for value in values if abs(value) <= INT64.max], np.int64)
-            return pl.Series(source.index(column).find(wanted))
-    return None
+def _is_indexed(source: Source, kind: str, column: str, value: Any) -> bool:
+    """Whether an index finds the rows that a filter lets pass: a list of whole numbers, of an integer column."""
+    return (
+        kind == "filter_in_dict"
+        and column in source.columns
+        and source.frame.schema.get(column) == pl.Int64
+        and isinstance(value, list)
+        and all(type(item) is int for item in value)
+    )
 
 
 def sample(frame: pl.DataFrame, rows: int, seed: int) -> pl.DataFrame:

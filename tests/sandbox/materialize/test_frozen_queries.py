@@ -183,6 +183,10 @@ def test_a_selection_keeps_its_order_and_a_root_id_brings_its_supervoxel(ask: An
         "pt_root_id",
         "id",
     ]
+    assert (
+        ask(NUCLEI_3, {"select_columns": ["deleted"], "filter_in_dict": {"nuclei": {"id": [1, 2]}}}).table().num_rows
+        == 0
+    )
     positions = ask(NUCLEI_3, {"select_columns": ["pt_position"]}).table().column_names
     assert positions == ["pt_position_x", "pt_position_y", "pt_position_z"]
 

@@ -92,7 +92,8 @@ def _single(world: World, call: Call, source: Source, body: Mapping[str, Any], n
         frame = pl.DataFrame({"count": [max(rows - query.offset, 0)]})
     else:
         part = slice(query.offset, query.offset + limit)
-        frame = source.frame[part if numbers is None else numbers[part]]
+        kept = [name for column in columns for name in source.parts(column)] or source.frame.columns[:1]
+        frame = source.frame.select(kept)[part if numbers is None else numbers[part]]
         frame = frame.select(output(source, names[source.name], resolution))
     rendering = Rendering(
         warnings=[*_truncation(frame.height, limit), *notices],

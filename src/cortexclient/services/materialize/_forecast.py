@@ -9,14 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from ..._fanout import fan_out
-from ._filters import IN, WireFilters
-from ._row_query import FILL, LIST_BATCH, RowQuery, parts_for
+from ._filters import WireFilters
+from ._row_query import FILL, LIST_BATCH, UNCOUNTED_PARTS, RowQuery, list_parts
 from ._rows import Rows
 
 DEFAULT_CAP = 200_000
 """Rows that a reply has at most where no cut one was seen yet (MaterializationEngine's own default; some have more)."""
-UNCOUNTED_PARTS = 8
-"""Into so many parts a list is cut of which only is known that it does not fit."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,13 @@ def _of_part(query: RowQuery, n: int, cap: int, limit: str) -> Forecast:
 
 def _cut_once_or_twice(query: RowQuery, n: int, cap: int, limit: str) -> Forecast:
     """The reply that is lost, the counts, the parts; and those of the parts that may have to be cut again."""
-    length = max((len(values) for by in query.filters.get(IN, {}).values() for values in by.values()), default=0)
-    parts = parts_for(n, cap)
-    if length > 1:
-        counts, fewest, parts = 1, min(length, parts), min(length, parts)
+    _, _, values = query.longest_list() or ("", "", ())
+    if len(values) > 1:
+        parts = min(len(values), list_parts(n, cap))
+        counts, fewest = 1, parts
     else:  # ranges of ids below and above the last one seen; of views the ids may be few
-        counts, fewest, parts = 2, 2 if query.view else parts, parts + 1
+        ranges = max(2, math.ceil(n / (FILL * cap)))
+        counts, fewest, parts = 2, 2 if query.view else ranges, ranges + 1
     overflowing = min(n // cap, parts)
     again = overflowing * (counts + 2) + math.ceil(n / (FILL * cap))
     lost = n + cap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,13 @@ LIST_BATCH = 10_000
 FILL = 0.5
 """How full a part is planned to be, as a share of the row cap: sizes are guesses, and a part that overflows is lost,
 which costs more than one request more does."""
+LIST_FILL = 0.7
+"""The same of parts of a list: how many rows each value has was seen in the answer that did not fit."""
+UNSEEN = 0.5
+"""The share of rows that is dealt out evenly among the values of a list, as the rows that were seen may be of one
+corner of the table."""
+UNCOUNTED_PARTS = 8
+"""Into so many parts a list is cut of which only is known that it does not fit."""
 FINER = 8
 """Points are asked in units so much finer than needed where tables differ: the server cuts fractions off."""
 
@@ -120,20 +128,43 @@ class RowQuery:
         columns = {**by_table.get(table, {}), column: value}
         return replace(self, filters={**self.filters, kind: {**by_table, table: columns}})
 
-    def by_lists(self, parts: int = 1, most: int | None = LIST_BATCH) -> list[RowQuery]:
-        """Cut the longest list filter into ``parts``, or into as many as keep each within ``most`` values."""
+    def longest_list(self) -> tuple[str, str, Any] | None:
+        """Table, column and values of the longest list filter."""
         lists = [
-            (len(values), table, column, values)
+            (table, column, values)
             for table, columns in self.filters.get(IN, {}).items()
             for column, values in columns.items()
         ]
-        length, table, column, values = max(lists, key=lambda item: item[0], default=(0, "", "", ()))
-        wanted = min(length, max(parts, math.ceil(length / most) if most else 1))
+        return max(lists, key=lambda item: len(item[2]), default=None)
+
+    def by_lists(self, most: int = LIST_BATCH) -> list[RowQuery]:
+        """Cut list filters until none has more than ``most`` values."""
+        longest = self.longest_list()
+        if longest is None or len(longest[2]) <= most:
+            return [self]
+        table, column, values = longest
+        wanted = math.ceil(len(values) / most)
+        edges = [len(values) * i // wanted for i in range(wanted + 1)]
+        cut = [self.where(IN, column, values[low:high], table) for low, high in pairwise(edges)]
+        return [part for one in cut for part in one.by_lists(most)]
+
+    def dealt(self, parts: int, seen: Mapping[Any, int]) -> list[RowQuery]:
+        """Cut the longest list filter into parts of about as many rows each; itself if it has no two values.
+
+        Parameters
+        ----------
+        seen
+            How many rows of some values came in an answer that had not all of them.
+        """
+        table, column, values = self.longest_list() or ("", "", ())
+        wanted = min(len(values), parts)
         if wanted < 2:
             return [self]
-        edges = [length * i // wanted for i in range(wanted + 1)]
-        cut = [self.where(IN, column, values[low:high], table) for low, high in pairwise(edges)]
-        return [part for one in cut for part in one.by_lists(most=most)] if most else cut
+        plain = values.tolist() if isinstance(values, np.ndarray) else values
+        counts = np.array([seen.get(value, 0) for value in plain], np.float64)
+        shares = UNSEEN / len(plain) + (1 - UNSEEN) * counts / max(counts.sum(), 1)
+        hands = deal(shares, wanted)
+        return [self.where(IN, column, [plain[at] for at in sorted(hand)], table) for hand in hands]
 
     def by_range(self, column: str, edges: Sequence[int]) -> list[RowQuery]:
         """Cut at values of an integer column: below the first edge, from there to the next, ... from the last on.
@@ -149,9 +180,20 @@ class RowQuery:
         return parts
 
 
-def parts_for(rows: int, cap: int) -> int:
-    """How many parts so many rows need."""
-    return max(2, math.ceil(rows / (FILL * cap)))
+def deal(weights: npt.NDArray[np.float64], hands: int) -> list[list[int]]:
+    """Positions dealt out so that all hands weigh about the same: the heaviest first, each to the lightest hand."""
+    loads = [(0.0, hand) for hand in range(hands)]
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    for position in np.argsort(-weights, kind="stable").tolist():
+        load, hand = loads[0]
+        dealt[hand].append(position)
+        heapq.heapreplace(loads, (load + weights[position], hand))
+    return dealt
+
+
+def list_parts(rows: int | None, cap: int) -> int:
+    """Into how many parts to cut a list that has so many rows; None: more than fit."""
+    return UNCOUNTED_PARTS if rows is None else max(2, math.ceil(rows / (LIST_FILL * cap)))
 
 
 def edges_within(seen: IdArray, inside: int | None, above: int | None) -> list[int]:

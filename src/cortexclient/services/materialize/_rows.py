@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from .._base import Session, check_aware
 from ._answer import Part, attributes, checked_unit, common_grid, finished, joined, resolution_of
 from ._catalogue import Catalogue, explain
 from ._filters import ABOVE
-from ._row_query import FINER, RowQuery, edges_within, parts_for, split_column
+from ._row_query import FINER, RowQuery, edges_within, list_parts, split_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,16 +67,16 @@ class Rows:
     ) -> tuple[pa.Table, dict[str, Any]]:
         """All rows of a query and what its frame tells of itself; an error's ``partial`` holds those that had come.
 
-        Of each part that arrives, ``told`` is called with the number of rows, and ``sift`` says which ones to keep:
-        what can be done while others are still on their way is done then.
+        Of each part that arrives, ``told`` is called with the number of rows, and ``sift`` says which ones to keep,
+        before anything else is done to them.
         """
         checked_unit(desired)
         tables: list[pa.Table] = []
         units: list[tuple[float, ...] | None] = []
 
         async def keep(part: Part) -> None:
-            table = finished(part, query, desired)
-            tables.append(table if sift is None else sift(table))
+            table = part.table if sift is None else sift(part.table)
+            tables.append(finished(replace(part, table=table), query, desired))
             units.append(resolution_of(part, desired))
             if told is not None:
                 told(part.table.num_rows)
@@ -253,10 +254,9 @@ class _Run:
 
     async def _smaller(self, query: RowQuery, seen: Part, total: int | None) -> list[RowQuery]:
         """Cut by the longest list of ids, else by ranges of an integer column."""
-        rows = seen.table.num_rows
-        by_lists = query.by_lists(parts_for(total if total is not None else 4 * rows, rows), most=None)
-        if len(by_lists) > 1:
-            return by_lists
+        by_list = query.dealt(list_parts(total, seen.table.num_rows), _rows_of_each(query, seen))
+        if len(by_list) > 1:
+            return by_list
         column, ids = _to_cut_by(query, seen)
         if column is None:
             return []
@@ -275,6 +275,16 @@ class _Run:
 
     def _enough(self) -> bool:
         return self.query.limit is not None and self._got >= self.query.limit
+
+
+def _rows_of_each(query: RowQuery, seen: Part) -> dict[Any, int]:
+    """How many rows of each value of the longest list an answer has; nothing if it lacks that column."""
+    table, column, _ = query.longest_list() or ("", "", ())
+    name = seen.names.get(table, {}).get(column, column)
+    if name not in seen.table.column_names:
+        return {}
+    counted = seen.table.column(name).value_counts()
+    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_numpy().tolist(), strict=True))
 
 
 def _to_cut_by(query: RowQuery, seen: Part) -> tuple[str | None, Any]:
@@ -330,8 +340,12 @@ def _resolution(reply: Reply, query: RowQuery) -> tuple[float, ...] | None:
 
 
 def _names(reply: Reply) -> dict[str, dict[str, str]]:
-    """The header ``column_names``, which is Python, not JSON."""
-    text = reply.headers.get("column_names", "{}")
+    return _read_names(reply.headers.get("column_names", "{}"))
+
+
+@functools.lru_cache
+def _read_names(text: str) -> dict[str, dict[str, str]]:
+    """The header ``column_names``, which is Python, not JSON; all parts of an answer have the same."""
     try:
         return dict(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError) as error:
