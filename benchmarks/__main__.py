@@ -17,6 +17,7 @@ PARTS = {
     "graph": ("graph",),
     "growth": ("growth",),
     "index": ("index",),
+    "labels": ("labels",),
     "limits": ("limits",),
     "meshes": ("meshes",),
     "skeletons": ("skeletons", "meshworks"),

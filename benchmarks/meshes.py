@@ -68,12 +68,10 @@ def digest(mesh: Any) -> int:
 
 
 def run(rounds: int = 3, neurons: int = 50, fragments: int = 200, peer_neurons: int = 6, streamed: int = 1000) -> None:
-    """Measure both layouts, labels of vertices, then the memory of a stream."""
+    """Measure both layouts, then the memory of a stream."""
     setting = {"latency": LATENCY, "neurons": neurons, "fragments": fragments, "peer_neurons": peer_neurons}
     rows = [_layout(name, rounds, neurons, fragments, peer_neurons) for name in LAYOUTS]
     keep("meshes", "against cloud-volume", setting | {"rounds": rounds}, rows)
-    told = {"latency": LATENCY, "fragments": fragments, "rounds": rounds, "peer_jobs": 1}
-    keep("meshes", "labels of vertices", told, _labels(rounds, fragments))
     keep("meshes", "streamed", {"meshes": streamed, "fragments": fragments}, [_streamed(streamed, fragments)])
 
 
@@ -141,66 +139,6 @@ def _in_process(sandbox: SandboxProcess, roots: Ids, digests: bool = False) -> d
             return told | {"digests": [digest(meshes[root]) for root in roots.tolist()] if digests else []}
 
     return asyncio.run(measure())
-
-
-def _labels(rounds: int, fragments: int) -> list[dict[str, Any]]:
-    """The level-2 node of each vertex of one neuron, the mesh at hand: ours both ways, and cortical-tools'."""
-    world = world_of(1, fragments, LAYOUTS["fours"])
-    root = int(world.graph.root_ids()[0])
-    with (
-        SandboxProcess(world, latency=LATENCY) as sandbox,
-        Peer("cortical-tools' meshes", sandbox.url, sandbox.token, "minnie65_public") as peer,
-    ):
-        vertices = len(peer.call("vertex_labels", np.array([root]))[0])
-        found: dict[str, list[tuple[float, float]]] = {"fragments": [], "geometry": [], "cortical-tools": []}
-        for _ in range(rounds):
-            labels, taken = peer.call("vertex_labels", np.array([root]))
-            places, told = asyncio.run(_ours_labelled(sandbox, root))
-            if len(places) != vertices:
-                raise SystemExit("the peer's mesh differs from ours: no ratio is worth printing")
-            told["cortical-tools"] = labels, taken["seconds"]
-            for method, (answer, seconds) in told.items():
-                found[method].append((seconds, _right(world, root, places, answer)))
-    theirs = statistics.median(seconds for seconds, _ in found["cortical-tools"])
-    return [
-        {
-            "method": method,
-            "vertices": vertices,
-            "s": statistics.median(seconds for seconds, _ in rows),
-            "ratio": theirs / statistics.median(seconds for seconds, _ in rows),
-            "right": min(right for _, right in rows),
-        }
-        for method, rows in found.items()
-    ]
-
-
-async def _ours_labelled(sandbox: SandboxProcess, root: int) -> tuple[Any, dict[str, tuple[Any, float]]]:
-    """Vertices in the order of x, y, z, and for each method their labels and its seconds, each in a fresh client."""
-    import scipy.optimize
-    import scipy.sparse.csgraph
-    import scipy.spatial  # noqa: F401 (loaded before the clock starts, as the peer's are)
-
-    told: dict[str, tuple[Any, float]] = {}
-    for method in ("fragments", "geometry"):
-        async with AsyncCortexClient(sandbox.spec, token=sandbox.token) as client:
-            mesh = await client.mesh.get_mesh(root)
-            client._session.cache.clear()  # the fragments have to come again
-            order, begun = np.lexsort(mesh.vertices.T[::-1]), time.perf_counter()
-            labels = await client.mesh.compute_vertex_to_l2_mapping(root, mesh.vertices, mesh.faces, method=method)
-            told[method] = labels[order], time.perf_counter() - begun
-    return mesh.vertices[order], told
-
-
-def _right(world: World, root: int, places: Any, labels: Any) -> float:
-    """The share of vertices whose label is a node that has a vertex there."""
-    import DracoPy
-
-    owners: dict[tuple[float, ...], set[int]] = {}
-    for node in world.meshes.pieces(root, 2).tolist():
-        for place in DracoPy.decode(world.meshes.fragment(node)).points.tolist():
-            owners.setdefault(tuple(place), set()).add(node)
-    pairs = zip(places.tolist(), labels.tolist(), strict=True)
-    return float(np.mean([label in owners[tuple(place)] for place, label in pairs]))
 
 
 def _streamed(meshes: int, fragments: int) -> dict[str, Any]:

@@ -121,3 +121,25 @@ def test_spreading_takes_as_many_hops_as_it_may() -> None:
     assert spread(first, chain, 100).tolist() == [7] * 10
     shut = np.arange(10) == 3
     assert spread(first, chain, 100, closed=shut).tolist() == [7] * 3 + [0] * 7
+
+
+def test_triangles_in_several_portions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large component does not fit in one."""
+    monkeypatch.setattr("cortexclient.services.mesh._geometry.TRIANGLES_AT_ONCE", 50)
+    assert labels(together(LEFT, RIGHT), (B, [700, 200, 200]), (A, [200, 200, 200])) == [{A}, {B}]
+    assert labels(together(LEFT, RIGHT), (B, [820, 200, 200]), (A, [90, 200, 200])) == [{A}, {B}]
+
+
+def test_a_vertex_without_triangles_takes_no_node_from_a_surface() -> None:
+    """It may come first, and lie where a node's point is."""
+    vertices, faces = together(LEFT, RIGHT)
+    lonely = np.float32([[210, 200, 200]]), np.zeros((0, 3), np.uint32)
+    evidence = Evidence(np.array([A, B]), np.array([[210.0, 200, 200], [700, 200, 200]]))
+    found = label_by_shape(together(lonely, (vertices, faces)), evidence, GRID, 50)
+    assert [set(part.tolist()) for part in np.split(found[1:], 2)] == [{A}, {B}]
+
+
+def test_a_point_beside_all_surfaces_is_nobodys() -> None:
+    far = (A, [200, 200, 200]), (B, [700, 900, 900])
+    assert labels(together(LEFT, RIGHT), *far, max_distance=300) == [{A}, {0}]
+    assert labels(together(LEFT, RIGHT), *far, max_distance=1000) == [{A}, {B}]

@@ -24,10 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 INSIDE: Final = 0.1
 """The winding number above which a point counts as inside a surface, which is open where the chunk ends."""
-FAR: Final = 1e12
-"""Where unknown points are, nm: outside and away from everything."""
-PAIRS_AT_ONCE: Final = 1 << 21
-"""Triangles times points whose solid angles are in memory together."""
+TRIANGLES_AT_ONCE: Final = 1 << 14
+"""Whose solid angles are made together: few enough for the caches of a processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,48 +52,62 @@ def label_by_shape(mesh: tuple[Vertices, Faces], evidence: Evidence, grid: Chunk
     """Give each vertex of a mesh, (n, 3) nm and (m, 3), a node; 0 where none can be told."""
     vertices, faces = mesh
     chunk, wall = grid.chunks_at(vertices)
-    component = _components(faces, chunk, wall)
-    corner = component[faces].max(axis=1, initial=-1)  # a triangle is of the component of its corners off the walls
-    first = np.unique(component, return_index=True)[1][int((component < 0).any()) :]
-    home = np.append(chunk[first], -1)  # the last one, number -1, stands for vertices on walls
-    known, inverse, count = np.unique(grid.chunks_of(evidence.nodes), return_inverse=True, return_counts=True)
+    component, count = _components(faces, chunk, wall)
+    home = np.full(count + 1, -1)  # the last one, number -1, stands for vertices on walls
+    home[component] = np.where(wall, -1, chunk)
+    known, inverse, nodes = np.unique(grid.chunks_of(evidence.nodes), return_inverse=True, return_counts=True)
     sole = np.zeros(len(known) + 1, np.int64)
     sole[inverse] = evidence.nodes
     place = np.searchsorted(known, home)
     at_home = np.append(known, -2)[place] == home
-    alone = at_home & (np.append(count, 0)[place] == 1)
+    alone = at_home & (np.append(nodes, 0)[place] == 1)
     owner = np.where(alone, sole[place], 0)
     crowded = at_home & ~alone
     if crowded.any():
         pairs = _pairs(np.flatnonzero(crowded), place, inverse)
-        _share(owner, pairs, inverse, _Surfaces(vertices, faces, component, corner), evidence)
+        _share(owner, pairs, inverse, _Surfaces(vertices, faces, component), evidence)
     labels = owner[component]
     return spread(labels, faces, hops, closed=(labels == 0) & crowded[component])
 
 
-def _components(faces: Faces, chunk: IdArray, wall: BoolArray) -> IdArray:
-    """Number of the connected piece within its chunk that each vertex is part of, -1 for those on walls."""
+def _components(faces: Faces, chunk: IdArray, wall: BoolArray) -> tuple[IdArray, int]:
+    """Number of the connected piece within its chunk that each vertex is part of, -1 on walls; how many there are."""
     sparse, csgraph, _, _ = _scipy()
-    n = len(chunk)
-    edges = faces[:, [0, 1, 1, 2]].reshape(-1, 2).astype(np.int64)
-    edges = np.concatenate([edges, faces[:, [2, 0]].astype(np.int64)])
-    inner = ~wall[edges].any(axis=1) & (chunk[edges[:, 0]] == chunk[edges[:, 1]])
-    a, b = edges[inner].T
+    n, home = len(chunk), np.where(wall, -1, chunk)
+    corners = [np.ascontiguousarray(faces[:, k]).astype(np.int32) for k in range(3)]
+    at = [home[corner] for corner in corners]
+    inner = [(at[k] == at[k - 2]) & (at[k] >= 0) for k in range(3)]
+    inner[2] &= ~(inner[0] & inner[1])  # the third side of a triangle tells nothing new
+    a = np.concatenate([corners[k][inner[k]] for k in range(3)])
+    b = np.concatenate([corners[k - 2][inner[k]] for k in range(3)])
     graph = sparse.coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n)).tocsr()
-    found = csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
-    found[wall] = -1
-    used, number = np.unique(found, return_inverse=True)
-    return np.asarray(number.reshape(-1) - (used[:1] == -1).sum(), np.int64)
+    found = csgraph.connected_components(graph, directed=False)[1]
+    used = np.bincount(found[~wall], minlength=n) > 0
+    number = np.cumsum(used) - 1
+    return np.where(wall, -1, number[found]), int(used.sum())
 
 
-@dataclass(frozen=True, slots=True)
 class _Surfaces:
     """A mesh and its components: of each vertex, and of each triangle."""
 
-    vertices: Vertices
-    faces: Faces
-    component: IdArray
-    corner: IdArray
+    def __init__(self, vertices: Vertices, faces: Faces, component: IdArray) -> None:
+        self.vertices = vertices
+        self.component = component
+        # a triangle is of the component of its corners off the walls
+        corner = np.maximum(np.maximum(component[faces[:, 0]], component[faces[:, 1]]), component[faces[:, 2]])
+        order = np.argsort(corner, kind="stable")
+        self.corners = vertices.T[:, faces[order].T]
+        """(3 axes, 3 corners, m), component by component."""
+        self.begin = np.searchsorted(corner[order], np.arange(component.max(initial=-1) + 2))
+        """Where the triangles of each component begin."""
+
+    def boxes(self) -> tuple[Floats, Floats]:
+        """Lowest and highest corner of each component, (k, 3); inside out for one without triangles."""
+        filled = np.flatnonzero(np.diff(self.begin))
+        low, high = np.full((len(self.begin) - 1, 3), np.inf), np.full((len(self.begin) - 1, 3), -np.inf)
+        low[filled] = np.minimum.reduceat(self.corners.min(axis=1), self.begin[filled], axis=1).T
+        high[filled] = np.maximum.reduceat(self.corners.max(axis=1), self.begin[filled], axis=1).T
+        return low, high
 
 
 def _share(
@@ -106,10 +118,7 @@ def _share(
     ``pairs`` are components and rows of nodes, chunk by chunk; ``chunk`` is that of each node.
     """
     assign, (piece, node) = _scipy()[2], pairs
-    points = np.nan_to_num(evidence.points, nan=FAR)
-    inside, away = np.abs(_winding(surfaces, points, pairs)), _distance(surfaces, points, pairs)
-    score = np.minimum(inside, 1) + 0.2 * np.exp(-away / evidence.max_distance)
-    score = np.where((inside >= INSIDE) | (away <= evidence.max_distance), score, 0)
+    score = _scores(surfaces, pairs, evidence)
     for start, stop in _groups(chunk[node]):
         rows, row = np.unique(piece[start:stop], return_inverse=True)
         columns, column = np.unique(node[start:stop], return_inverse=True)
@@ -120,6 +129,20 @@ def _share(
         owner[rows[taken[good]]] = evidence.nodes[columns[given[good]]]
         if good.any() and not owner[rows].all():
             _adopt(owner, rows, surfaces, evidence)
+
+
+def _scores(surfaces: _Surfaces, pairs: tuple[IdArray, IdArray], evidence: Evidence) -> Floats:
+    """How much speaks for each pair of a component and a node: 0 where nothing does."""
+    piece, node = pairs
+    low, high = surfaces.boxes()
+    points = evidence.points[node]
+    beside = np.maximum(np.maximum(low[piece] - points, points - high[piece]), 0)
+    near = np.flatnonzero((beside**2).sum(axis=1) <= evidence.max_distance**2)  # an unknown point is near none
+    inside, away = _winding_and_distance(surfaces, piece[near], points[near])
+    score = np.zeros(len(piece))
+    score[near] = np.minimum(inside, 1) + 0.2 * np.exp(-away / evidence.max_distance)
+    score[near[(inside < INSIDE) & (away > evidence.max_distance)]] = 0
+    return score
 
 
 def _pairs(pieces: IdArray, place: IdArray, chunk: IdArray) -> tuple[IdArray, IdArray]:
@@ -142,42 +165,31 @@ def _groups(keys: IdArray) -> list[tuple[int, int]]:
     return list(pairwise([0, *edges.tolist(), len(keys)]))
 
 
-def _winding(surfaces: _Surfaces, points: Floats, pairs: tuple[IdArray, IdArray]) -> Floats:
-    """How often each component turns around each point: about 1 inside, 0 outside (van Oosterom and Strackee 1983)."""
-    piece, node = pairs
-    face, pair = _members(surfaces.corner, piece)
-    total = np.zeros(len(piece))
-    for start in range(0, len(face), PAIRS_AT_ONCE):
-        some, whose = face[start : start + PAIRS_AT_ONCE], pair[start : start + PAIRS_AT_ONCE]
-        corners = surfaces.vertices[surfaces.faces[some]] - points[node[whose], None]
-        a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-        la, lb, lc = (np.sqrt(np.einsum("ij,ij->i", x, x)) for x in (a, b, c))
-        volume = np.einsum("ij,ij->i", a, np.cross(b, c))
-        dots = [np.einsum("ij,ij->i", x, y) * z for x, y, z in ((a, b, lc), (b, c, la), (c, a, lb))]
-        angle = np.arctan2(volume, la * lb * lc + dots[0] + dots[1] + dots[2])
-        total += np.bincount(whose, angle, len(piece))
-    return total / (2 * np.pi)
+def _winding_and_distance(surfaces: _Surfaces, piece: IdArray, points: Floats) -> tuple[Floats, Floats]:
+    """How often components turn around points, 1 inside and 0 outside, and how far (nm) their nearest corner is.
+
+    (k,) each, of (k,) components with triangles and (k, 3) points. The sum of the triangles' solid angles (van Oosterom
+    and Strackee 1983).
+    """
+    angle, nearest = np.zeros(len(piece)), np.full(len(piece), np.inf)
+    spots = points.astype(np.float32)
+    for row, (start, stop) in enumerate(zip(surfaces.begin[piece], surfaces.begin[piece + 1], strict=True)):
+        for first in range(start, stop, TRIANGLES_AT_ONCE):
+            some = surfaces.corners[:, :, first : min(stop, first + TRIANGLES_AT_ONCE)] - spots[row][:, None, None]
+            a, b, c = some[:, 0], some[:, 1], some[:, 2]
+            lengths = np.sqrt(_dot(some, some))
+            la, lb, lc = lengths
+            volume = a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2])
+            volume += a[2] * (b[0] * c[1] - b[1] * c[0])
+            width = la * lb * lc + _dot(a, b) * lc + _dot(b, c) * la + _dot(c, a) * lb
+            angle[row] += np.arctan2(volume, width).sum(dtype=np.float64)
+            nearest[row] = min(nearest[row], lengths.min())
+    return np.abs(angle) / (2 * np.pi), nearest
 
 
-def _distance(surfaces: _Surfaces, points: Floats, pairs: tuple[IdArray, IdArray]) -> Floats:
-    """From each point to the nearest vertex of each component, nm."""
-    piece, node = pairs
-    vertex, pair = _members(surfaces.component, piece)
-    nearest = np.full(len(piece), np.inf)
-    for start in range(0, len(vertex), PAIRS_AT_ONCE):
-        some, whose = vertex[start : start + PAIRS_AT_ONCE], pair[start : start + PAIRS_AT_ONCE]
-        gap = surfaces.vertices[some] - points[node[whose]]
-        np.minimum.at(nearest, whose, np.einsum("ij,ij->i", gap, gap))
-    return np.asarray(np.sqrt(nearest))
-
-
-def _members(component: IdArray, piece: IdArray) -> tuple[IdArray, IdArray]:
-    """The things (vertices, triangles) of each pair's component, and the pair's row."""
-    order = np.argsort(component, kind="stable")
-    ordered = component[order]
-    low, high = np.searchsorted(ordered, piece), np.searchsorted(ordered, piece, side="right")
-    many = high - low
-    return order[_ranges(low, many)], np.repeat(np.arange(len(piece)), many)
+def _dot(a: Vertices, b: Vertices) -> Vertices:
+    product: Vertices = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    return product
 
 
 def _adopt(owner: IdArray, rows: IdArray, surfaces: _Surfaces, evidence: Evidence) -> None:

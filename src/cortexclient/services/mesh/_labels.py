@@ -33,7 +33,8 @@ def spread(labels: IdArray, faces: Faces, hops: int, closed: BoolArray | None = 
     """
     labels = labels.copy()
     open_ = (labels == 0) if closed is None else (labels == 0) & ~closed
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
+    touched = open_[faces[:, 0]] | open_[faces[:, 1]] | open_[faces[:, 2]]  # few: most vertices know their node
+    edges = faces[touched][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
     edges = np.concatenate([edges, edges[:, ::-1]])
     edges = edges[open_[edges[:, 1]]]
     for _ in range(hops):
