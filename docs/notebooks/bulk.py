@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from cortexclient import BulkJob, CortexClient
 from cortexclient.sandbox import SandboxProcess, World
@@ -68,6 +69,7 @@ fig, ax = plt.subplots(figsize=(7, 3))
 ax.step([moment - born[0] for moment in born], range(1, len(born) + 1), where="post")
 ax.axvline(killed - born[0], color="tab:red", label="kill -9")
 ax.set(xlabel="seconds since the first part", ylabel="parts that are there")
+ax.yaxis.set_major_locator(MaxNLocator(integer=True))
 ax.legend()
 fig.tight_layout()
 

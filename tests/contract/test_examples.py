@@ -31,7 +31,7 @@ from cortexclient.bulk.ledger import Manifest
 from cortexclient.bulk.report import JobPlan, JobStatus, Verification
 from cortexclient.bulk.spec import JobSpec
 from cortexclient.datasets import spec
-from cortexclient.errors import MissingDependency
+from cortexclient.errors import CortexError, MissingDependency
 from cortexclient.exports._listing import Export
 from cortexclient.sandbox import Sandbox, SandboxProcess, World
 
@@ -96,6 +96,14 @@ def test_everything_public_has_an_example() -> None:
 
 def test_no_example_is_only_for_show() -> None:
     assert {name for name, thing in (ASYNC | SYNC).items() if all(map(skipped, examples(thing)))} == NOT_HERE
+
+
+def test_the_reference_has_every_class() -> None:
+    """Twins stand for their originals there."""
+    pages = (Path(__file__).parents[2] / "docs" / "reference").glob("*.md")
+    shown = {line.rpartition(".")[2] for page in pages for line in page.read_text().splitlines() if line[:4] == "::: "}
+    errors = {cls.__name__ for cls in VALUES if issubclass(cls, CortexError)}
+    assert {cls.__name__ for cls in (*ORIGINALS, *VALUES, *RETURNED)} - errors - shown == set()
 
 
 TOLD = ("IdArray", "BoolArray", "NDArray", "DataFrame", "DatetimeIndex", "Results[", "LazyFrame", "pa.Table")
