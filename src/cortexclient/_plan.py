@@ -75,6 +75,8 @@ class Planner:
         yield self._split(call, LOOK_UPS[call], asked)
 
     def _to_cells(self, ids: IdArray, live: bool) -> Iterator[Step]:
+        from .mapping._search import MANY
+
         info: Any = self._session.cache.peek(("segmentation_info", *self._place))
         top = int(info["graph"]["n_layers"]) if info else int(layer_of(ids).max(initial=0))
         roots = ids[layer_of(ids) == top]
@@ -83,17 +85,31 @@ class Planner:
         if not len(roots):
             return
         yield from self._tables(len(roots), live)
+        yield self._split("which were current", endpoints.IS_LATEST_ROOTS, roots, sure=False)
         yield self._split("existence", endpoints.VALID_NODES, roots, sure=False)
         lives = self._split("lifetimes", endpoints.ROOT_TIMESTAMPS, roots)
         yield self._step("lifetimes", endpoints.ROOT_TIMESTAMPS, 2 * lives.cost.requests, 2 * lives.ids, sure=False)
-        versions = len(self._session.cache.peek(("versions", *self._place)) or range(VERSIONS))
-        tables = 2 + len(self._session.spec.backup_tables)
-        yield self._step("the lists of older tables", endpoints.TABLES, versions, sure=False)
-        yield self._step("rows of older versions", endpoints.TABLE_QUERY, tables * versions, len(roots), sure=False)
+        if len(roots) >= MANY:
+            yield from self._older_versions(len(roots))
+        yield self._step("rows on their relatives", endpoints.TABLE_QUERY, 2, len(roots), sure=False)
         lineages = math.ceil(len(roots) / self._session.batch(endpoints.LINEAGE_GRAPH))
-        yield self._step("edits between versions", endpoints.LINEAGE_GRAPH, lineages, len(roots), sure=False)
+        yield self._step("edits between versions", endpoints.LINEAGE_GRAPH, 2 * lineages, 2 * len(roots), sure=False)
         # every such root may need an instant of its own
         yield self._step("look-ups between versions", endpoints.ROOTS_BINARY, len(roots), len(roots), sure=False)
+
+    def _older_versions(self, n_roots: int) -> Iterator[Step]:
+        """Rows on the roots, and points that may have moved since: backups, and cells that came later."""
+        versions = len(self._session.cache.peek(("versions", *self._place)) or range(VERSIONS))
+        points = BACKUPS * len(self._session.spec.backup_tables)
+        # on the roots, on their relatives, and of single cells; the oldest version's backups
+        yield self._step(
+            "rows of older versions", endpoints.TABLE_QUERY, 3 * versions + 1, n_roots + points, sure=False
+        )
+        births = math.ceil(points / self._session.batch(endpoints.ROOT_TIMESTAMPS))
+        yield self._step("ages of points", endpoints.ROOT_TIMESTAMPS, births, points, sure=False)
+        per_version = math.ceil(points / self._session.batch(endpoints.ROOTS_BINARY))
+        moved = versions * per_version, versions * points
+        yield self._step("points that have moved", endpoints.ROOTS_BINARY, *moved, sure=False)
 
     def _to_roots(self, ids: IdArray, timestamp: datetime | None, live: bool) -> Iterator[Step]:
         looks_up = timestamp is not None and not live
@@ -116,7 +132,6 @@ class Planner:
     def _versions(self, live: bool) -> Iterator[Step]:
         if not self._session.cache.holds(("versions", *self._place)):
             yield self._step("the list of versions", endpoints.VERSIONS_METADATA, 1, sure=not live)
-        yield self._step("the list of tables", endpoints.TABLES, 1, sure=not live)
 
     def _tables(self, n_ids: int, live: bool) -> Iterator[Step]:
         """The rows of the cells' tables that answer: all of them, or those of some ids."""

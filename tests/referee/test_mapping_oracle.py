@@ -21,7 +21,7 @@ from tests.oracle import BACKUPS, MAIN, Answer, Oracle, oracle_for
 from cortexclient import AsyncCortexClient
 from cortexclient.config import Limits
 from cortexclient.errors import NotFoundError
-from cortexclient.mapping import _annotations
+from cortexclient.mapping import _annotations, _search
 from cortexclient.sandbox import Sandbox, World
 from cortexclient.sandbox.tables import from_us
 
@@ -29,8 +29,9 @@ UNKNOWN_SEGMENT = 2**40 - 5
 """A segment id that no made node has."""
 
 ROUTES = {
-    "filtered": {},
-    "whole tables": {(_annotations, "WHOLE_FROM"): 0},
+    "lineages": {},
+    "older versions": {(_search, "MANY"): 0},
+    "whole tables": {(_search, "MANY"): 0, (_annotations, "WHOLE_FROM"): 0},
 }
 """What is changed to drive the mapping along each of its routes."""
 
@@ -350,7 +351,8 @@ def test_old_versions_may_lack_the_tables(plan: Plan, seed: int) -> None:
         for version in world.versions
     ]
     oracle, asked = oracle_for(world), asked_roots(world, rng)
-    frame = asyncio.run(mapped(world, False, lambda c: c.root_id_to_cell_id(asked, detail=True)))
+    with on_route("older versions"):
+        frame = asyncio.run(mapped(world, False, lambda c: c.root_id_to_cell_id(asked, detail=True)))
     us = world.version().time_us
     expect(frame, asked, "cell_id", [counted_root_to_cell(oracle, i, us) for i in asked.tolist()])
 

@@ -48,13 +48,6 @@ class Annotations:
     filterable: bool
     """Whether single rows can be asked for by their age: a merged version has no ``created`` column, a live query
     costs the same whether it returns one row or all."""
-    tables: frozenset[str] | None = None
-    """What the version holds (one from before a table was made does not); None: whatever there is."""
-
-    @property
-    def holds_mains(self) -> bool:
-        """Whether the main table is among the tables."""
-        return self.tables is None or self._main_table() in self.tables
 
     @property
     def time_ms(self) -> int:
@@ -62,18 +55,16 @@ class Annotations:
         return int(self.time.timestamp() * 1000)
 
     async def backups(self) -> pl.DataFrame:
-        """All rows of all backup tables (some thousands, kept); none of those that the datastack does not show."""
-        names = [name for name in self.session.spec.backup_tables if self.tables is None or name in self.tables]
+        """All rows of all backup tables (some thousands, kept); none of those that the version does not show."""
+        names = self.session.spec.backup_tables
         parts = await fan_out(names, self._backups_in, len(names))
         return pl.concat([pl.DataFrame(schema=ROWS), *parts])
 
     async def _backups_in(self, table: str) -> pl.DataFrame:
         try:
             return await self._whole(table, "target_id")
-        except NotFoundError:
-            if self.tables is not None:
-                raise
-            return pl.DataFrame(schema=ROWS)  # live tables are not listed
+        except NotFoundError:  # asking costs nothing but where there is none; a list of tables would cost a request
+            return pl.DataFrame(schema=ROWS)
 
     async def mains(self) -> pl.DataFrame:
         """All rows of the main table (kept)."""

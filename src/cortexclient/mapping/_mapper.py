@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from .._coalesce import FEW, Found
-from .._fanout import fan_out, running, together
+from .._fanout import running, together
 from .._types import IdArray, Ids, When
 from ..errors import CortexError, CortexUsageError
 from ..ids import as_ids, layer_of, unique_ids
@@ -121,28 +121,21 @@ class IdMapper:
             # the live tables refuse to tell of an instant that is exactly a version's (MaterializationEngine 5.26)
             for item in await self._materialize.get_versions_metadata():
                 if item["time_stamp"] == when:
-                    return await self._of_version(item)
+                    return self._of_version(item)
             return Annotations(self._session, self._materialize, when, None, filterable=False)
-        return await self._of_version(await self._materialize.queryable(version))
+        return self._of_version(await self._materialize.queryable(version))
 
     async def _older(self, reference: Annotations) -> list[Annotations]:
         """The annotations of older versions that may help."""
-        valid = [
-            item
+        return [
+            self._of_version(item)
             for item in await self._materialize.get_versions_metadata()
             if item["time_stamp"] < reference.time and safe_to_ask(item)
         ]
-        older = await fan_out(valid, self._of_version, workers=len(valid))
-        return [one for one in older if one.holds_mains]
 
-    async def _of_version(self, item: dict[str, Any]) -> Annotations:
+    def _of_version(self, item: dict[str, Any]) -> Annotations:
         return Annotations(
-            self._session,
-            self._materialize,
-            item["time_stamp"],
-            item["version"],
-            filterable=not item["is_merged"],
-            tables=frozenset(await self._materialize.get_tables(item["version"])),
+            self._session, self._materialize, item["time_stamp"], item["version"], filterable=not item["is_merged"]
         )
 
     async def _answers(self, roots: IdArray, reference: Annotations, reporter: Reporter) -> pl.DataFrame:

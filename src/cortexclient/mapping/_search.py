@@ -1,19 +1,19 @@
-"""The three routes from a root to its points, cheapest first.
+"""The routes from a root to its points, cheapest first.
 
-1. A frozen table at version V *is* a supervoxel to root look-up at V's instant that somebody has already paid for: ask
-   the reference which of its rows lie on the roots, and for those that it does not know, the version of their time.
-2. Points that V's tables do not hold (made later) are looked up at V's instant. Then V is *complete*: a root that was
-   current at that instant and has no point there has none at all.
-3. A root that lived only between versions: its points lie on its descendants at the next version (or its ancestors at
-   the last), so the lineage names the few candidates. Where the edits between the versions leave a candidate no other
-   way, that is the answer; the others are looked up, at the fewest instants that meet all lifetimes.
+1. The reference's own tables: which of its rows lie on the roots. A root that was current at its instant is decided.
+2. Many roots that were not: a frozen table at an older version V *is* a supervoxel to root look-up at V's instant that
+   somebody has already paid for. Points that it may not hold (made later, or of another table) are looked up where they
+   have moved since. Then V is *complete*: a root that was current at that instant and has no point there has none.
+3. What is left: its points lie on its descendants at the next complete version (or its ancestors at the last), so the
+   lineage names the few candidates. Where the edits between the versions leave a candidate no other way, that is the
+   answer; the others are looked up, at the fewest instants that meet all lifetimes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import polars as pl
 
 from .._fanout import fan_out, together
 from .._types import IdArray
-from ..errors import CortexError
+from ..errors import CortexError, NotFoundError
 from ..progress import Reporter
 from ..services._base import Session
 from ..services.chunkedgraph import AsyncChunkedGraph
@@ -33,6 +33,9 @@ from ._verdict import in_doubt, judge, points_of, status_of, without_cell
 
 SEEN = {**ROWS, "at": pl.Int64}
 """Rows of annotations on a root, and the instant (ms) at which they were seen there."""
+
+MANY = 100
+"""From this many roots on, the tables of all older versions cost the servers less than the roots' lineages."""
 
 EPOCHS_AT_ONCE = 32
 """Instants that are looked at side by side: enough to keep a service's workers busy, whatever the transport lets
@@ -91,78 +94,87 @@ class RootSearch:
         self._reference = reference
         self._older = older
         self._versions = {reference.time_ms: reference}
-        self._cells = np.empty(0, np.int64)
         self._mains = pl.DataFrame(schema=ROWS)
 
     async def answer(self, roots: IdArray, reporter: Reporter) -> pl.DataFrame:
         """Give one row of `ANSWERS` for each root (distinct, all of the layer of roots)."""
-        seen = await self._rows(self._reference.time_ms, roots)
-        found = (await self._judge(seen))["root"].to_numpy()
-        reporter.add(len(found))
-        lives, invalid = await self._lifetimes(np.setdiff1d(roots, found))
-        await self._open_versions(lives)
+        reference = self._reference
+        seen = await self._rows(roots)
+        left = np.setdiff1d(roots, ids_of(seen, "root"))
+        # is_latest is exclusive: a root that is current a millisecond later was so at the instant
+        current = await self._graph.is_latest_roots(left, reference.time + timedelta(milliseconds=1))
+        here = np.setdiff1d(roots, left[~current])
+        reporter.add(len(here))
+        left = left[~current]
+        on_older = await self._on_older(left) if len(left) >= MANY else pl.DataFrame(schema=SEEN)
+        lives, invalid = await self._lifetimes(np.setdiff1d(left, ids_of(on_older, "root")))
         met = self._meet(lives)
-        between = lives.where(~np.isin(lives.roots, met["root"].to_numpy()))
-        stabbed = _stabbed(between)
-        more = await together(lambda: self._on_versions(met), lambda: self._between_versions(between, stabbed))
-        answers = await self._judge(pl.concat([seen, *more]))
-        rest = pl.concat([met, stabbed]).join(answers, on="root", how="anti")
+        elsewhere = lives.where(~np.isin(lives.roots, met["root"].to_numpy()))
+        stabbed = _stabbed(elsewhere)
+        answers = await self._judge(pl.concat([seen, on_older, await self._elsewhere(elsewhere, stabbed)]))
+        complete = pl.DataFrame({"root": here, "at": reference.time_ms}, schema=MET)
+        on_versions = on_older.group_by("root").agg(pl.col("at").max())
+        rest = pl.concat([complete, on_versions, met, stabbed]).join(answers, on="root", how="anti")
         reporter.add(len(roots) - reporter.done)
         nothing = without_cell(rest["root"].to_numpy(), "none", rest["at"].to_list())
         answered = pl.concat([answers, nothing, without_cell(invalid, "invalid")])
-        return in_doubt(answered, "root", self._spoiled(np.setdiff1d(roots, found)))
+        return in_doubt(answered, "root", self._spoiled(np.setdiff1d(roots, ids_of(seen, "root"))))
 
     def _spoiled(self, roots: IdArray) -> dict[int, str]:
         """Those roots whose answer is in doubt, and their status."""
         failed = {root: status_of(self._errors[root]) for root in roots.tolist() if root in self._errors}
         return dict.fromkeys(self._doubtful.intersection(roots.tolist()), "unresolved") | failed
 
-    async def _on_versions(self, met: pl.DataFrame) -> pl.DataFrame:
-        """Rows on roots that were current at a version other than the reference, which was asked already."""
+    async def _rows(self, roots: IdArray) -> pl.DataFrame:
+        """Route 1: the reference's rows that lie on these roots."""
+        mains, backups = await together(lambda: self._reference.mains_on(roots), self._reference.backups)
+        self._mains = pl.concat([self._mains, mains]).unique("cell")
+        return on_roots(pl.concat([mains, backups]), roots, self._reference.time_ms)
 
-        async def of_version(group: pl.DataFrame) -> pl.DataFrame:
-            return await self._rows_and_late(int(group["at"][0]), group["root"].to_numpy())
+    async def _on_older(self, roots: IdArray) -> pl.DataFrame:
+        """Route 2: rows that lay on these roots at any older version."""
+        older = await self._older()
 
-        groups = met.filter(pl.col("at") != self._reference.time_ms).partition_by("at")
-        return await self._all(fan_out(groups, of_version, workers=len(groups)))
+        async def mains_at(version: Annotations) -> pl.DataFrame | None:
+            try:
+                return on_roots(await version.mains_on(roots), roots, version.time_ms)
+            except NotFoundError:  # from before the table was made
+                return None
 
-    @staticmethod
-    async def _all(parts: Awaitable[list[pl.DataFrame]]) -> pl.DataFrame:
-        return pl.concat([pl.DataFrame(schema=SEEN), *await parts])
+        mains = await fan_out(older, mains_at, workers=len(older))
+        held = [version for version, rows in zip(older, mains, strict=True) if rows is not None]
+        self._versions |= {version.time_ms: version for version in held}
+        late = await fan_out(held, self._late_rows, workers=len(held))
+        late = [on_roots(rows, roots, version.time_ms) for version, rows in zip(held, late, strict=True)]
+        return pl.concat([pl.DataFrame(schema=SEEN), *(rows for rows in mains if rows is not None), *late])
 
-    async def _rows(self, at: int, roots: IdArray) -> pl.DataFrame:
-        """Route 1: the rows of the version of that instant that lie on these roots."""
+    async def _rows_at(self, at: int, roots: IdArray) -> pl.DataFrame:
+        """The reference points that lay on these roots, which were current at a complete version's instant."""
         version = self._versions[at]
-        parts = await together(lambda: version.mains_on(roots), version.backups)
-        return on_roots(pl.concat(parts), roots, at)
+        if version is self._reference:
+            return await self._rows(roots)
+        parts = await together(
+            lambda: version.mains_on(roots), lambda: self._late_rows(version), self._reference.backups, self._recent
+        )
+        # what lies on them at any time lay there then
+        return on_roots(pl.concat([part.select(*ROWS) for part in parts]), roots, at)
 
-    async def _late_rows(self, at: int, roots: IdArray) -> pl.DataFrame:
-        """Route 2: the reference points on these roots that the version of that instant does not hold."""
-        version = self._versions[at]
+    async def _late_rows(self, version: Annotations) -> pl.DataFrame:
+        """The reference points that its main table may not hold, on the roots that they have left since."""
         try:
-            rows = await self._late(version)
+            return await self._late(version)
         except _Lost as lost:
-            rows = lost.rows
             holders = await relatives_at(self._graph, lost.roots, version.time)
             self._doubtful.update(holders["root"].to_list())
-        return on_roots(rows, roots, at)
-
-    async def _rows_and_late(self, at: int, roots: IdArray) -> pl.DataFrame:
-        return pl.concat(await together(lambda: self._rows(at, roots), lambda: self._late_rows(at, roots)))
+            return lost.rows
 
     async def _late(self, version: Annotations) -> pl.DataFrame:
-        """Reference points that the version does not hold, on their roots at its instant."""
-        if version is self._reference:
-            return pl.DataFrame(schema=ROWS)
-
         async def load() -> pl.DataFrame:
-            late = (await self._recent()).join(await version.backups(), on=["cell", "supervoxel"], how="anti")
-            # a root that was there already has not changed since: only younger ones need a look-up
-            moved = late["born"] > version.time_ms
-            roots = late["root"].to_numpy().copy()
-            roots[moved] = await self._graph.get_roots(late["supervoxel"].to_numpy()[moved], version.time)
-            rows = late.select("cell", "supervoxel", pl.Series("root", roots, pl.Int64))
-            lost = late.filter(moved).filter(pl.col("supervoxel").is_in(list(self._errors)))
+            # a root that was there already has not changed since
+            moved = (await self._recent()).filter(pl.col("born") > version.time_ms)
+            roots = await self._graph.get_roots(moved["supervoxel"].to_numpy(), version.time)
+            rows = moved.select("cell", "supervoxel", pl.Series("root", roots, pl.Int64))
+            lost = moved.filter(pl.col("supervoxel").is_in(list(self._errors)))
             if len(lost):
                 raise _Lost(rows, ids_of(lost, "root"))
             return rows
@@ -170,15 +182,18 @@ class RootSearch:
         return await self._reference.kept(("late", version.time), load)
 
     async def _recent(self) -> pl.DataFrame:
-        """Reference points that some version may lack, and when (``born``, ms) their roots came to be."""
+        """Points that some main table may not hold, and when (``born``, ms) their roots came to be."""
         reference, oldest = self._reference, self._versions[min(self._versions)]
 
-        async def load() -> pl.DataFrame:
+        async def mains() -> pl.DataFrame:
             if reference.filterable:
-                mains = await reference.mains_since(oldest.time)
-            else:
-                mains = (await reference.mains()).join(await oldest.mains(), on=["cell", "supervoxel"], how="anti")
-            points = pl.concat([mains, await reference.backups()]).filter(pl.col("root") != 0)
+                return await reference.mains_since(oldest.time)
+            return (await reference.mains()).join(await oldest.mains(), on=["cell", "supervoxel"], how="anti")
+
+        async def load() -> pl.DataFrame:
+            late, backups, before = await together(mains, reference.backups, oldest.backups)
+            moved = backups.join(before, on=["cell", "supervoxel", "root"], how="anti")
+            points = pl.concat([late, moved]).filter(pl.col("root") != 0)
             roots = points["root"].to_numpy()
             born = (await self._graph.get_root_timestamps(roots)).as_unit("ms").asi8
             born = np.where(np.isin(roots, list(self._errors)), np.iinfo(np.int64).max, born)  # must be looked up
@@ -187,20 +202,14 @@ class RootSearch:
         return await reference.kept(("recent", oldest.time), load)
 
     async def _judge(self, seen: pl.DataFrame) -> pl.DataFrame:
-        """Answer from rows of any version, by what the reference says of their cells."""
-        fresh = np.setdiff1d(ids_of(seen, "cell"), self._cells)
-        self._cells = np.union1d(self._cells, fresh)
-        self._mains = pl.concat([self._mains, await self._reference.mains_of(fresh)])
-        points = points_of(self._mains, await self._reference.backups())
+        """Answer from rows of any instant, by what the reference says of their cells."""
+        unknown = np.setdiff1d(ids_of(seen, "cell"), ids_of(self._mains, "cell"))
+        mains = pl.concat([self._mains, await self._reference.mains_of(unknown)])
+        points = points_of(mains, await self._reference.backups())
         return judge(seen.select("root", "supervoxel", "at"), points)
 
-    async def _open_versions(self, lives: Lifetimes) -> None:
-        """Have the older versions at hand if a life ended before the reference's instant."""
-        if (lives.end <= self._reference.time_ms).any():
-            self._versions |= {version.time_ms: version for version in await self._older()}
-
     def _meet(self, lives: Lifetimes) -> pl.DataFrame:
-        """The newest version's instant in each life, ``root, at``; lives between versions are left out."""
+        """The newest complete version's instant in each life, ``root, at``; lives that meet none are left out."""
         instants = np.array(sorted(self._versions))
         last = np.searchsorted(instants, lives.end) - 1
         at = instants[last]
@@ -218,8 +227,8 @@ class RootSearch:
         lives = Lifetimes(known, start, end).where(sane)
         return lives, np.concatenate([roots[~exists], known[~sane]])
 
-    async def _between_versions(self, lives: Lifetimes, stabbed: pl.DataFrame) -> pl.DataFrame:
-        """Route 3: candidates from the relatives at the nearest version, verified at an instant of each root's life."""
+    async def _elsewhere(self, lives: Lifetimes, stabbed: pl.DataFrame) -> pl.DataFrame:
+        """Route 3: candidates from the relatives at the nearest version, verified at an instant of each life."""
         candidates = (await self._candidates(lives)).join(stabbed, left_on="origin", right_on="root")
         told = await self._told_by_edits(candidates)
         open_ = candidates.join(told, on=["origin", "supervoxel"], how="anti")
@@ -252,8 +261,8 @@ class RootSearch:
         async def of_gap(gap: pl.DataFrame) -> pl.DataFrame:
             version, following = (self._versions[int(at)] for at in instants[gap["gap"][0] :][:2])
             cells = ids_of(gap, "cell")
-            mains, backups = await together(lambda: version.mains_of(cells), version.backups)
-            lay = pl.concat([mains, backups]).filter(pl.col("root") != 0).rename({"root": "before"})
+            lay = pl.concat(await together(lambda: version.mains_of(cells), lambda: self._late_rows(version)))
+            lay = lay.filter(pl.col("root") != 0).rename({"root": "before"}).unique()
             ways = (
                 gap.join(lay, on=["cell", "supervoxel"]).select("origin", "supervoxel", "before", after="root").unique()
             )
@@ -275,7 +284,7 @@ class RootSearch:
         async def of_version(at: int) -> pl.DataFrame:
             group = lives.where(nearest == at)
             relatives = await relatives_at(self._graph, group.roots, self._versions[at].time)
-            seen = await self._rows_and_late(at, ids_of(relatives, "root"))
+            seen = await self._rows_at(at, ids_of(relatives, "root"))
             return relatives.join(seen.drop("at"), on="root")
 
         parts = await fan_out(np.unique(nearest).tolist(), of_version, workers=len(instants))
