@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,8 +36,6 @@ KINDS = {
     "slow": "slow:20%",
     "everything": "503:4%,429-retry-after:4%,502:4%,reset:4%,reset-body:4%,truncated:4%,slow:2%",
 }
-SECONDS = 40.0
-"""No kind of fault may make the whole table take longer."""
 WRITES = {f"{service}{name}_state_json" for service in ("", "state.") for name in ("get", "upload")}
 """These rows write first, and what writes is never tried again."""
 BARE_NUMBERS = {"materialize.get_annotation_count"}
@@ -112,12 +109,10 @@ def calm(runner: asyncio.Runner) -> Iterator[Calm]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_those_of_a_calm_day(calm: Calm, kind: str) -> None:
     faults = calm.sandbox.faults = Faults(KINDS[kind], retry_after=0.01, slow_seconds=0.05, seed=7)
-    started = time.monotonic()
     try:
         answers = calm.answers(calm.asked, retry=PATIENT)
     finally:
         calm.sandbox.faults = ""
-    taken = time.monotonic() - started
     wrong = [
         f"{row.name}({asked}): {now!r:.200}"
         for (row, asked), then, now in zip(calm.asked, calm.calm, answers, strict=True)
@@ -125,7 +120,6 @@ def test_answers_are_those_of_a_calm_day(calm: Calm, kind: str) -> None:
     ]
     assert not wrong, f"{len(wrong)} of {len(answers)} answers: " + "\n".join(wrong[:5])
     assert faults.dealt > 50
-    assert taken < SECONDS
 
 
 @pytest.mark.parametrize("kind", ["short:20%", "truncated-gzip:20%"])
@@ -157,12 +151,11 @@ def test_a_token_that_expires_on_the_way_is_an_error_at_once(calm: Calm) -> None
             assert len(await client.get_roots(supervoxels)) == len(supervoxels)
             with pytest.raises(InvalidToken):
                 await client.chunkedgraph.get_leaves_many(roots, progress=expire)
+            assert client.stats.retries == 0
 
-    started = time.monotonic()
     try:
         calm.runner.run(run())
     finally:
         calm.sandbox.issue_token()
-    assert time.monotonic() - started < 5
     question = [(TABLE["get_roots"], ask(supervoxel_ids=supervoxels))]
     assert len(calm.answers(question)[0]) == len(supervoxels)

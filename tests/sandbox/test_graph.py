@@ -202,7 +202,7 @@ def test_lineage_and_lifetimes_across_blocks() -> None:
 
 
 def test_looks_up_thousands_of_ids_in_milliseconds_in_a_graph_of_millions() -> None:
-    """5 million cells; the bounds leave room for a busy machine."""
+    """5 million cells; the bounds are of this thread's CPU time, which a busy machine does not take."""
     layout, rng = Layout.minnie65(), np.random.default_rng(0)
     lowest = current = np.unique(
         layout.make(1, rng.integers(0, 700, (1_000_000, 3)), rng.integers(1, 1 << 20, 1_000_000))
@@ -217,15 +217,15 @@ def test_looks_up_thousands_of_ids_in_milliseconds_in_a_graph_of_millions() -> N
         columns.append((current[moved], rng.choice(chosen, len(moved)), when))
         current = np.unique(chosen)
     cells = Cells(*(np.concatenate(column) for column in zip(*columns, strict=True)))
-    start = time.perf_counter()
+    start = time.thread_time()
     graph = Graph(layout, table="t", created_ms=0, cells=cells, lineage=Lineage.empty(), operations=[])
-    assert time.perf_counter() - start < 20
+    assert time.thread_time() - start < 20
     asked = rng.choice(lowest, 2000)
     fastest = min(_seconds(graph, asked) for _ in range(5))
     assert fastest < 0.05
 
 
 def _seconds(graph: Graph, asked: Any) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     assert graph.roots(asked, 5 * 10**10).all()
-    return time.perf_counter() - start
+    return time.thread_time() - start

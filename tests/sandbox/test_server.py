@@ -10,13 +10,15 @@ import os
 import socket
 import threading
 import time
+import types
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
+from tests.patience import HANG, until_so
 
-from cortexclient.sandbox import RateLimits, Sandbox, World
+from cortexclient.sandbox import RateLimits, Sandbox, World, listener
 from cortexclient.sandbox.auth import GOOD_TOKEN
 
 LOGIN = {"Authorization": f"Bearer {GOOD_TOKEN}"}
@@ -131,11 +133,16 @@ def test_connections_are_kept(serve):
     connection.close()
 
 
-def test_answers_do_not_wait_for_acknowledgements(serve):
-    sandbox = serve()
-    with httpx.Client(base_url=sandbox.url) as client:
-        taken = sorted(client.get("/info/health").elapsed.total_seconds() for _ in range(20))
-    assert taken[10] < 0.04, "Nagle's algorithm costs 40 ms an answer"
+def test_answers_do_not_wait_for_acknowledgements(serve, monkeypatch):
+    made, delays = listener._Protocol.connection_made, []
+
+    def look(self, transport) -> None:
+        made(self, transport)
+        delays.append(not transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(listener._Protocol, "connection_made", look)
+    get(serve(), "/info/health")
+    assert delays == [False], "Nagle's algorithm costs 40 ms an answer"
 
 
 def test_the_counters_tell_what_came(serve):
@@ -172,30 +179,48 @@ def test_counters_over_http_need_no_token_and_are_not_counted(serve):
 
 def test_latency_is_slept_side_by_side(serve):
     sandbox = serve(latency=0.1)
+    assert get(sandbox, "/info/health").elapsed.total_seconds() >= 0.1
+    sandbox.weather.latency = HANG
 
-    async def burst() -> float:
-        async with httpx.AsyncClient() as client:
-            start = time.monotonic()
-            await asyncio.gather(*(client.get(f"{sandbox.url}/info/health") for _ in range(10)))
-            return time.monotonic() - start
+    async def burst() -> None:
+        async with httpx.AsyncClient(timeout=HANG) as client:
+            asked = [asyncio.create_task(client.get(f"{sandbox.url}/info/health")) for _ in range(10)]
+            await until_so(lambda: sandbox.counters.snapshot().total.in_flight == len(asked))
+            for task in asked:
+                task.cancel()
+            await asyncio.wait(asked)
 
-    assert 0.1 <= asyncio.run(burst()) < 0.9
-    assert sandbox.counters.snapshot().total.peak > 1
+    asyncio.run(burst())
 
 
-def test_service_times_hold_the_workers(serve):
+def test_service_times_hold_the_workers(serve, monkeypatch):
     sandbox = serve(service_times=True, workers=2)
+    working, done, sleep = [], threading.Event(), asyncio.sleep
 
-    async def burst() -> float:
-        async with httpx.AsyncClient() as client:
-            start = time.monotonic()
-            await asyncio.gather(*(client.get(f"{sandbox.url}/echo/fixed/1") for _ in range(6)))
-            return time.monotonic() - start
+    async def work(seconds: float) -> None:
+        """The price of a request, which is paid when the test says so."""
+        if seconds == 0.2:
+            working.append(seconds)
+            while not done.is_set():
+                await sleep(0.001)
+        await sleep(0)
 
-    assert 0.6 <= asyncio.run(burst()) < 1.2, "six requests of 0.2 s on two workers take 0.6 s"
+    monkeypatch.setattr("cortexclient.sandbox.app.asyncio", types.SimpleNamespace(**vars(asyncio) | {"sleep": work}))
+
+    async def burst() -> None:
+        async with httpx.AsyncClient(timeout=HANG) as client:
+            asked = [asyncio.create_task(client.get(f"{sandbox.url}/echo/fixed/1")) for _ in range(6)]
+            await until_so(lambda: sandbox.counters.snapshot().total.in_flight == 6 and len(working) >= 2)
+            assert len(working) == 2, "six requests are in, and two workers"
+            done.set()
+            await asyncio.gather(*asked)
+
+    asyncio.run(burst())
+    assert len(working) == 6
     assert sandbox.counters.snapshot().total.price == pytest.approx(1.2)
     sandbox.weather.service_times = False
-    assert get(sandbox, "/echo/fixed/1").elapsed.total_seconds() < 0.2
+    get(sandbox, "/echo/fixed/1")
+    assert len(working) == 6
 
 
 def test_bandwidth_is_shared(serve):
@@ -265,7 +290,7 @@ def test_stopping_breaks_requests_in_flight(serve, caplog):
 
     def wait() -> None:
         with pytest.raises(httpx.RemoteProtocolError), httpx.Client() as client:
-            client.get(f"{sandbox.url}/info/health", timeout=40)
+            client.get(f"{sandbox.url}/info/health", timeout=HANG)
         failed.set()
 
     waiting = threading.Thread(target=wait)
@@ -273,7 +298,7 @@ def test_stopping_breaks_requests_in_flight(serve, caplog):
     while sandbox.counters.snapshot().total.in_flight == 0:
         time.sleep(0.01)
     sandbox.stop()
-    waiting.join(10)
+    waiting.join(HANG)
     assert failed.is_set()
     assert not caplog.records
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import requests
+from tests.patience import HANG
 
 from cortexclient.sandbox import Sandbox, World
 
@@ -54,7 +55,7 @@ def test_recorded_exchanges_get_the_recorded_answers(shared_data: Path) -> None:
             url = f"{sandbox.url}{exchange['path']}?{exchange['query']}"
             body = base64.b64decode(exchange["request_body_b64"])
             headers = dict(exchange["request_headers"])
-            reply = requests.request(exchange["method"], url, data=body, headers=headers, timeout=30)
+            reply = requests.request(exchange["method"], url, data=body, headers=headers, timeout=HANG)
             want = content(exchange)
             got: Any = reply.content if isinstance(want, bytes) else reply.text
             if not isinstance(want, bytes | str) or exchange["path"].endswith("version"):

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import requests
+from tests.patience import HANG
 
 from cortexclient.sandbox import Sandbox, World
 from cortexclient.sandbox.graph import NEVER
@@ -39,7 +40,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 def ask(sandbox: Sandbox, method: str, path: str, body: Any = None) -> requests.Response:
     url = f"{sandbox.url}/skeletoncache/api/v1/{DATASTACK}/{path}"
-    return requests.request(method, url, json=body, headers={"Authorization": f"Bearer {sandbox.token}"}, timeout=30)
+    return requests.request(method, url, json=body, headers={"Authorization": f"Bearer {sandbox.token}"}, timeout=HANG)
 
 
 def retired_root(world: World) -> int:
@@ -155,7 +156,7 @@ def test_the_bucket_opens_to_a_good_token_only(sandbox: Sandbox) -> None:
 
     def read(bucket: str, name: str, token: str) -> requests.Response:
         url = f"{store}/{bucket}/o/{quote(name, safe='')}?alt=media"
-        return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+        return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=HANG)
 
     name = told["path_template"].format(rid=CURRENT)
     assert name.endswith(f"/4/skeleton__v4__rid-{CURRENT}__ds-{DATASTACK}__res-1x1x1__cs-True__cr-7500.h5.gz")

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.patience import HANG
 
 from cortexclient import AsyncCortexClient, CortexError, CortexUsageError, NotFoundError
 from cortexclient.errors import ServerError, ServerRefusedError
 from cortexclient.sandbox import World
 
-LIMIT = 30.0
+LIMIT = HANG
 """Seconds after which a call counts as hanging."""
 NAIVE = datetime(2024, 6, 1)  # noqa: DTZ001
 FUTURE = datetime(2090, 1, 1, tzinfo=UTC)

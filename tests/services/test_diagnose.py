@@ -6,8 +6,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from tests.patience import HANG
 
-from cortexclient import AsyncCortexClient, DatasetSpec
+from cortexclient import AsyncCortexClient, DatasetSpec, RetryPolicy
 from cortexclient.sandbox import Faults, Sandbox, World
 
 from .conftest import client_of
@@ -32,7 +33,7 @@ async def test_all_is_well(flavour: str, own_sandbox: Sandbox) -> None:
     for status in found.services:
         assert status.url == own_sandbox.url
         assert status.latency_ms is not None
-        assert 5 <= status.latency_ms < 1_000
+        assert 5 <= status.latency_ms < 1_000 * HANG
     assert found.token_source == "token="
     assert own_sandbox.token not in repr(found) + found._repr_html_()
     assert "all is well" in repr(found)
@@ -43,8 +44,8 @@ async def test_all_is_well(flavour: str, own_sandbox: Sandbox) -> None:
 
 async def test_one_that_is_down_is_told_from_the_others(flavour: str, own_sandbox: Sandbox) -> None:
     own_sandbox.faults = Faults("503", only="^/materialize")
-    async with client_of(flavour, own_sandbox) as client:
-        found = await client.diagnose(timeout=1.0)
+    async with client_of(flavour, own_sandbox, retry=RetryPolicy(attempts=2, base=0.01, cap=0.01)) as client:
+        found = await client.diagnose(timeout=HANG)
     assert not found.ok
     assert [status.service for status in found.services if not status.ok] == ["materialize"]
     assert not found["materialize"].reachable
@@ -52,12 +53,15 @@ async def test_one_that_is_down_is_told_from_the_others(flavour: str, own_sandbo
 
 
 async def test_a_silent_one_ends_with_its_time(flavour: str, own_sandbox: Sandbox) -> None:
-    own_sandbox.faults = Faults("slow", only="/segmentation/api/version", slow_seconds=30)
+    own_sandbox.faults = Faults("slow", only="/segmentation/api/version", slow_seconds=1000)
     async with client_of(flavour, own_sandbox) as client:
-        found = await client.diagnose(timeout=0.5)
+        for seconds in (0.5, 5, 50):  # on a busy machine the others need more than the first
+            found = await client.diagnose(timeout=seconds)
+            if found["info"].ok:
+                break
     status = found["chunkedgraph"]
     assert not status.reachable
-    assert "timeout=0.5" in str(status.problem)
+    assert f"timeout={seconds}" in str(status.problem)
     assert found["info"].ok
 
 
@@ -79,12 +83,12 @@ async def test_a_missing_token(flavour: str, own_sandbox: Sandbox) -> None:
 
 async def test_nobody_there(flavour: str) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
+        closed.bind(("127.0.0.1", 0))  # and it does not listen
         port = closed.getsockname()[1]
-    spec = DatasetSpec(name="nowhere", datastack="nowhere", server=f"http://127.0.0.1:{port}")
-    made = type("Elsewhere", (), {"spec": spec, "token": "x"})
-    async with client_of(flavour, made) as client:  # type: ignore[arg-type]
-        found = await client.diagnose(timeout=2.0)
+        spec = DatasetSpec(name="nowhere", datastack="nowhere", server=f"http://127.0.0.1:{port}")
+        made = type("Elsewhere", (), {"spec": spec, "token": "x"})
+        async with client_of(flavour, made) as client:  # type: ignore[arg-type]
+            found = await client.diagnose(timeout=2.0)
     assert [status.reachable for status in found.services] == [False] * len(SERVICES)
     assert found["info"].url == spec.server
     assert all(status.problem for status in found.services)

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from tests.patience import HANG
 
 from cortexclient import AsyncCortexClient, Limits
 from cortexclient._outbox import AHEAD
@@ -83,7 +84,7 @@ async def test_what_the_bucket_lacks_is_asked_for_and_made(
 ) -> None:
     roots = own_world.graph.root_ids()
     old = int(roots[(own_world.graph.retired(roots) != NEVER) & ~own_world.skeletons.cached(roots, 2**50)][0])
-    results = await client.skeleton.get_skeletons([cached[0], old, cached[1] + 1], method="bucket", timeout=20)
+    results = await client.skeleton.get_skeletons([cached[0], old, cached[1] + 1], method="bucket", timeout=HANG)
     assert list(results) == [cached[0], old]
     assert isinstance(results.errors[cached[1] + 1], NotFoundError)
 
@@ -179,7 +180,7 @@ async def test_an_older_service_is_asked_in_its_own_way(flavour: str, cached: li
     asked = [*cached[:60], old, cached[0] + 1]
     with Sandbox(world) as sandbox:
         async with client_of(flavour, sandbox) as client:
-            found = await client.skeleton.get_skeletons(asked, timeout=30)
+            found = await client.skeleton.get_skeletons(asked, timeout=HANG)
             again = await client.skeleton.get_skeletons(cached[60:90], method="bucket")
         refused = requests(sandbox, "get_cached_skeletons")
     assert list(found) == [*cached[:60], old]
@@ -283,7 +284,10 @@ async def test_skeletons_are_ensured_without_being_fetched(flavour: str, cached:
     asked = [cached[0], retired[0], retired[1], retired[2], level2, cached[0] + 1, cached[0]]
     with Sandbox(world) as sandbox:
         async with client_of(flavour, sandbox) as client:
-            found = await client.ensure_skeletons(asked, timeout=2.5)
+            for seconds in (2.5, 25, 250):  # on a busy machine what can be made needs more than the first
+                found = await client.ensure_skeletons(asked, timeout=seconds)
+                if "made" in found.values():
+                    break
         assert requests(sandbox, "get_cached_skeletons") == requests(sandbox, "/o/") == 0
     assert dict(found) == {cached[0]: "there", retired[0]: "made"}
     kinds = {i: type(error).__name__ for i, error in found.errors.items()}

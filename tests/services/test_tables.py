@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.patience import HANG
 
 from cortexclient import AsyncCortexClient, CortexUsageError, NotFoundError, TruncatedResult
 from cortexclient.errors import CortexError
@@ -193,9 +194,12 @@ async def test_listing_and_loading(flavour: str, sandbox: Sandbox, world: World)
         assert "pt_position_bbox" in client.views[VIEW].spatial_fields
 
 
-async def test_the_blocking_list_looks_for_itself(sandboxes: dict[str, Sandbox]) -> None:
-    from cortexclient import CortexClient
+async def test_the_blocking_list_looks_for_itself(
+    sandboxes: dict[str, Sandbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cortexclient import CortexClient, _twin
 
+    monkeypatch.setattr(_twin, "LOOK_SECONDS", HANG)
     with CortexClient(sandboxes["sync"].spec, token=sandboxes["sync"].token) as client:
         assert NUCLEI in dir(client.tables)
         assert NUCLEI in client.tables
@@ -236,7 +240,7 @@ async def test_what_came_before_a_failure_is_kept(flavour: str, capped_world: Wo
         async with client_of(flavour, faulty) as client:
             error = None
             try:
-                found = await client.tables[SYNAPSES]().query(timeout=20)
+                found = await client.tables[SYNAPSES]().query(timeout=HANG)
             except CortexError as failure:
                 error, found = failure, failure.partial
             truth = set(frozen(capped_world, SYNAPSES)["id"])
@@ -248,7 +252,7 @@ async def test_a_body_that_was_cut_short_never_passes_as_whole(flavour: str, cap
     with Sandbox(capped_world, faults="truncated:20%") as faulty:
         async with client_of(flavour, faulty) as client:
             try:
-                found = await client.tables[SYNAPSES]().query(timeout=20)
+                found = await client.tables[SYNAPSES]().query(timeout=HANG)
             except CortexError:
                 return
             assert sorted(found["id"]) == sorted(frozen(capped_world, SYNAPSES)["id"])

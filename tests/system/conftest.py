@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.patience import HANG
 
 from cortexclient.sandbox import Sandbox, World
 
@@ -55,8 +56,8 @@ def program(sandbox: Sandbox, tmp_path: Path) -> Iterator[Program]:
         process.communicate()
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 50) -> str:
+def finish(process: subprocess.Popen[str]) -> str:
     """What a program printed. It must end by itself, well, and without a word of complaint."""
-    out, err = process.communicate(timeout=seconds)
+    out, err = process.communicate(timeout=HANG)
     assert (process.returncode, err) == (0, ""), err
     return out

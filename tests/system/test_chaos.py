@@ -5,10 +5,12 @@ All is seeded, and bounded in time.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ import numpy as np
 import pytest
 from polars.testing import assert_frame_equal
 from tests import chaos
+from tests.patience import HANG, until
 
 from cortexclient import BulkJob, CortexClient, Limits, RetryPolicy
 from cortexclient.bulk import attempts
@@ -266,11 +269,17 @@ def test_kill_9_at_any_moment(stormy: Sandbox, calm: Calm, processes: Any, tmp_p
         assert not job.verify().damaged
     stormy.weather.latency = 0.0
     with started(processes, chaos.resume, job.folder, env(stormy)) as process:
-        process.join(20)
+        process.join(HANG)
         assert process.exitcode == 0
     assert before.items() <= stamps(job).items()
     assert not list(job.folder.rglob(".*.tmp"))
     check_same(job, expected)
+
+
+def binds(reserved: socket.socket, port: int) -> bool:
+    with contextlib.suppress(OSError):  # as long as whoever was killed listens
+        reserved.bind(("127.0.0.1", port))
+    return bool(reserved.getsockname()[1])
 
 
 def test_kill_9_of_the_server(world: World, calm: Calm, tmp_path: Path) -> None:
@@ -287,12 +296,14 @@ def test_kill_9_of_the_server(world: World, calm: Calm, tmp_path: Path) -> None:
 
         runner = threading.Thread(target=job.run, kwargs={"progress": kill})
         runner.start()
-        while not killed:
-            time.sleep(0.01)
-        port = first.url.rpartition(":")[2]
-        with SandboxProcess(port=port):
-            runner.join(30)
-            assert not runner.is_alive()
+        until(lambda: killed)
+        port = int(first.url.rpartition(":")[2])
+        with socket.socket() as reserved:  # nobody else gets the port meanwhile
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            until(lambda: binds(reserved, port))
+            with SandboxProcess(port=port):
+                runner.join(HANG)
+                assert not runner.is_alive()
     check_same(job, expected)
 
 
@@ -303,12 +314,12 @@ def test_a_full_disk(server: Sandbox, calm: Calm, processes: Any, tmp_path: Path
     large = max(path.stat().st_size for path in (expected.folder / "draco").iterdir())
     assert large > chaos.FILE_LIMIT
     with started(processes, chaos.resume, job.folder, env(server), True) as process:
-        process.join(20)
+        process.join(HANG)
         assert process.exitcode == 5
     assert not job.verify().damaged
     assert job.status().done < job.status().parts
     with started(processes, chaos.resume, job.folder, env(server)) as process:
-        process.join(20)
+        process.join(HANG)
         assert process.exitcode == 0
     check_same(job, expected)
 
@@ -318,7 +329,7 @@ def test_a_damaged_part(server: Sandbox, calm: Calm, processes: Any, tmp_path: P
     job = copy_of(expected, tmp_path / "job")
     for exit_code in (0, 0):
         with started(processes, chaos.resume, job.folder, env(server)) as process:
-            process.join(20)
+            process.join(HANG)
             assert process.exitcode == exit_code
         check_same(job, expected)
         part = job.ledger.part(2)
@@ -337,8 +348,8 @@ def test_two_jobs_on_one_folder(stormy: Sandbox, calm: Calm, processes: Any, tmp
         while not job.status().done:
             time.sleep(0.01)
         with started(processes, chaos.resume, job.folder, env(stormy)) as other:
-            one.join(20)
-            other.join(20)
+            one.join(HANG)
+            other.join(HANG)
             assert (one.exitcode, other.exitcode) == (0, 4)
     check_same(job, expected)
 
@@ -356,12 +367,12 @@ def test_parts_by_several_processes(stormy: Sandbox, calm: Calm, processes: Any,
     ):
         third.join(0.4)
         third.kill()
-        one.join(20)
-        other.join(20)
+        one.join(HANG)
+        other.join(HANG)
         assert (one.exitcode, other.exitcode) == (0, 0)
     for k in job.parts_to_do():  # of the one that was killed while the others passed by
         with started(processes, chaos.do_parts, job.folder, env(stormy), [k]) as process:
-            process.join(20)
+            process.join(HANG)
     check_same(job, expected)
 
 
@@ -378,7 +389,7 @@ def test_every_way_to_start_a_process(
         job = copy_of(expected, tmp_path / "job", client)
         context = multiprocessing.get_context(method)
         with started(context, chaos.do_parts, job.folder, env(server), [0, 1]) as process:
-            process.join(30)
+            process.join(HANG)
             assert process.exitcode == 0
         assert job.status().done == 2
         assert job.resume().complete

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from tests.patience import HANG
 
 from cortexclient import Progress
 from cortexclient._cli_bulk import describe, throttle
@@ -228,7 +229,7 @@ def test_the_sandbox_runs_until_it_is_stopped(tmp_path: Path) -> None:
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=HANG) == 0
 
 
 # -- bulk jobs -------------------------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ def test_sigterm_ends_a_job_in_good_order(sandbox: Sandbox, tmp_path: Path) -> N
                 assert process.poll() is None
                 time.sleep(0.05)
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=HANG)
     assert (process.returncode, err) == (143, "")
     assert "stopped; `cortexclient jobs run job` goes on" in out
 

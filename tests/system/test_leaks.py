@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.patience import HANG
 
 from cortexclient import AsyncCortexClient, CortexClient, CortexError, RetryPolicy
 from cortexclient.sandbox import Faults, Sandbox, World
@@ -124,7 +125,7 @@ with Sandbox() as sandbox:
 
 def test_a_program_may_end_without_closing_its_client() -> None:
     program = [sys.executable, "-X", "dev", "-W", "default", "-c", UNCLOSED]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=HANG, check=True)
     assert done.stdout.startswith("[")
     assert "unclosed" not in done.stderr.lower()
 

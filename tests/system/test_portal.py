@@ -11,13 +11,14 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
 import numpy as np
 import pytest
+from tests.patience import HANG, until, until_so
 
 from cortexclient import (
     AsyncCortexClient,
@@ -44,7 +45,7 @@ async def give(value: object) -> object:
 class Slow:
     """Something to wait for that tells what became of it."""
 
-    def __init__(self, cleanup: float = 0.0) -> None:
+    def __init__(self, cleanup: Callable[[], Awaitable[object]] | None = None) -> None:
         self.cleanup = cleanup
         self.started = threading.Event()
         self.state = "new"
@@ -52,10 +53,10 @@ class Slow:
     async def work(self) -> None:
         self.started.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(2 * HANG)
         except asyncio.CancelledError:
             if self.cleanup:
-                await asyncio.sleep(self.cleanup)
+                await self.cleanup()
             self.state = "cleaned up"
             raise
 
@@ -66,7 +67,7 @@ def interrupted(slow: Slow) -> Iterator[None]:
     import _thread
 
     def press() -> None:
-        slow.started.wait(5)
+        slow.started.wait(HANG)
         time.sleep(0.05)
         _thread.interrupt_main()
 
@@ -168,33 +169,21 @@ async def test_it_works_inside_a_running_loop(sandbox: Sandbox) -> None:
 
 
 def test_an_interrupt_cancels_and_waits_for_the_cleanup() -> None:
-    slow = Slow(cleanup=0.3)
-    start = time.perf_counter()
+    slow = Slow(cleanup=lambda: asyncio.sleep(0.3))
     with interrupted(slow):
         _portal.run(slow.work)
     assert slow.state == "cleaned up"
-    assert time.perf_counter() - start < 3
 
 
 def test_a_cleanup_that_never_ends_does_not_hold_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_portal, "CLEANUP", 0.2)
-    slow = Slow(cleanup=1)
+    may_end = threading.Event()
+    slow = Slow(cleanup=lambda: until_so(may_end.is_set))
     with interrupted(slow):
         _portal.run(slow.work)
     assert slow.state == "new"
-    time.sleep(1.2)
-    assert slow.state == "cleaned up"
-
-
-def test_a_call_costs_less_than_a_millisecond() -> None:
-    _portal.run(give, 0)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(200):
-            _portal.run(give, 0)
-        times.append((time.perf_counter() - start) / 200)
-    assert min(times) < 1e-3  # about 40 us on an idle machine
+    may_end.set()
+    until(lambda: slow.state == "cleaned up")
 
 
 # -- clients -----------------------------------------------------------------------------------------------------------
@@ -225,7 +214,7 @@ def test_threads_of_a_child_find_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 
     def find() -> object:
         if _portal.generation():
-            both.wait(10)
+            both.wait(HANG)
         return object()
 
     twin = Twin._of(find)
@@ -341,8 +330,8 @@ def stream(fetch: Fetch, ids: range, workers: int = 4) -> SyncStream[int]:
 
 def settle() -> None:
     """Let the loop do what it has been asked to."""
-    for _ in range(20):
-        _portal.run(asyncio.sleep, 0.001)
+    for _ in range(200):
+        _portal.run(asyncio.sleep, 0)
 
 
 def test_a_stream_gives_every_outcome_once() -> None:
@@ -390,8 +379,7 @@ def test_a_forgotten_stream_ends() -> None:
     for _ in stream(fetch, range(100_000)):
         break
     gc.collect()
-    settle()
-    assert fetch.running == 0
+    until(lambda: not fetch.running)
     assert fetch.started < 1000
 
 
@@ -401,8 +389,7 @@ def test_a_stream_forgotten_in_another_thread_ends() -> None:
     thread.start()
     thread.join()
     gc.collect()
-    settle()
-    assert fetch.running == 0
+    until(lambda: not fetch.running)
 
 
 def test_a_stream_that_nobody_reads_costs_nothing() -> None:

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from tests.patience import HANG
 
 from cortexclient.sandbox import Sandbox
 
@@ -69,7 +70,7 @@ print("alive")
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    sandbox.weather.latency = 20.0
+    sandbox.weather.latency = HANG
     before = sandbox.counters.snapshot().total.requests
     print("go", file=process.stdin, flush=True)
     while sandbox.counters.snapshot().total.requests == before:
@@ -133,9 +134,7 @@ for use in (False, True):
         gc.collect()
         sys.exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    start = time.perf_counter()
     check(client)
-    assert time.perf_counter() - start < 5
 print("unharmed")
 """
     assert finish(program(head + text, *FORK)) == "unharmed\n"
@@ -237,16 +236,16 @@ if __name__ == "__main__":
         pool.close()
         pool.join()
 """
-    assert finish(program(head + text), 40) == "[3, 5, 7]\n"
+    assert finish(program(head + text)) == "[3, 5, 7]\n"
 
 
 # -- the end of the interpreter ----------------------------------------------------------------------------------------
 
 
 def test_a_client_that_is_left_open_closes_with_the_interpreter(program: Program, head: str) -> None:
-    start = time.perf_counter()
-    assert finish(program(head + "check(client)\nprint('last line')")) == "last line\n"
-    assert time.perf_counter() - start < 10
+    # a clean-up that does not end would hold it up for longer than the test waits
+    text = "from cortexclient import _portal\n_portal.CLEANUP = 1e6\ncheck(client)\nprint('last line')"
+    assert finish(program(head + text)) == "last line\n"
 
 
 def test_the_interpreter_does_not_wait_for_what_is_under_way(program: Program, head: str, sandbox: Sandbox) -> None:
