@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
 import numpy as np
-from anyio.streams.memory import MemoryObjectSendStream
 
 from ._fanout import first_error, running
 from ._types import IdArray
 from .errors import CortexError, CortexUsageError, DeadlineExceeded
 from .progress import ProgressLike, Reporter
 from .results import Outcome
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectSendStream  # loads half of anyio, which is lazy otherwise
 
 T = TypeVar("T")
 

@@ -8,7 +8,19 @@ import sys
 
 import pytest
 
-HEAVY = ["pandas", "polars", "pyarrow", "httpx", "aiohttp", "caveclient", "cloudvolume", "meshparty", "tqdm", "rich"]
+HEAVY = [
+    "pandas",
+    "polars",
+    "pyarrow",
+    "httpx",
+    "aiohttp",
+    "caveclient",
+    "cloudvolume",
+    "meshparty",
+    "tenacity",
+    "tqdm",
+    "rich",
+]
 
 LOADED = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 

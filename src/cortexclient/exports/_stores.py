@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .._transport.failures import Failure
-from .._transport.retry import Retrier
 from ..errors import (
     ConnectError,
     CortexError,
@@ -164,6 +163,8 @@ class Bucket:
     """A root and its store: where lists and small objects come from."""
 
     def __init__(self, session: Session, root: Root) -> None:
+        from .._transport.retry import Retrier
+
         self.root = root
         self.place = session.export_place
         self.store = open_store(session, root, self.place)
