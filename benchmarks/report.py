@@ -59,16 +59,22 @@ def as_markdown(part: str) -> str:
 def _table(name: str, kept: dict[str, Any]) -> str:
     rows, told = kept["rows"], kept["machine"]
     # what a row is about comes first, then what was counted, then what was measured
-    columns = sorted(rows[0], key=lambda column: _rank(rows[0][column]))
+    first = first_values(rows)
+    columns = sorted(first, key=lambda column: _rank(first[column]))
     lines = [
         [column.replace("_", " ") for column in columns],
-        ["---:" if _rank(rows[0][column]) else "---" for column in columns],
+        ["---:" if _rank(first[column]) else "---" for column in columns],
         *([_cell(row.get(column, "")) for column in columns] for row in rows),
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     packages = ", ".join(f"{package} {number}" for package, number in told["packages"].items())
     place = f"{told['cores']} cores ({told['platform']}), load {told['load']} when done, Python {told['python']}"
     return f"**{name}**\n\n{table}\n\n<small>{_setting(kept['setting'])}. {place}, {packages}.</small>"
+
+
+def first_values(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """All columns, be they of one row alone, and the first value of each."""
+    return {column: value for row in reversed(rows) for column, value in row.items()}
 
 
 def _rank(value: Any) -> int:
@@ -97,9 +103,10 @@ def _cell(value: Any) -> str:
 def show(title: str, setting: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Print figures as a table, the setting below it."""
     table = Table(title=title, caption=_setting(setting))
-    for column in rows[0]:
+    columns = first_values(rows)
+    for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
-        values = (row.get(column, "") for column in rows[0])
+        values = (row.get(column, "") for column in columns)
         table.add_row(*(f"{value:,.4g}" if isinstance(value, float) else str(value) for value in values))
     Console(width=160).print(table)
