@@ -24,17 +24,29 @@ import polars as pl
 import pytest
 
 import cortexclient
-from cortexclient import AsyncBulkJob, AsyncCortexClient, CortexClient, _costs, _sync, diagnosis, sandbox, skeletons
+from cortexclient import (
+    AsyncBulkJob,
+    AsyncCortexClient,
+    CortexClient,
+    _costs,
+    _sync,
+    diagnosis,
+    errors,
+    sandbox,
+    skeletons,
+)
 from cortexclient._transport import TransportStats
 from cortexclient._transport.cache import CacheInfo
 from cortexclient.bulk.ledger import Manifest
 from cortexclient.bulk.report import JobPlan, JobStatus, Verification
 from cortexclient.bulk.spec import JobSpec
 from cortexclient.datasets import spec
-from cortexclient.errors import CortexError, MissingDependency
+from cortexclient.errors import MissingDependency
 from cortexclient.exports._listing import Export
+from cortexclient.interop.matplotlib import save_picture
 from cortexclient.sandbox import Sandbox, SandboxProcess, World
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 NO_EXAMPLE = {"Ids", "When", "__version__"}
 """Hints and a text."""
 NOT_HERE = {"World.from_toy", "World.from_minnie65", "BulkJob.run_on"}
@@ -71,12 +83,17 @@ NAMES = {name: getattr(cortexclient, name) for name in cortexclient.__all__ if n
 SANDBOX = {name: getattr(sandbox, name) for name in sandbox.__all__}
 TWINS: list[Any] = [getattr(_sync, name) for name in _sync.__all__]
 ORIGINALS = [AsyncCortexClient if twin is CortexClient else twin.__orig_bases__[0].__args__[0] for twin in TWINS]
+HELPERS = {name: getattr(errors, name) for name in errors.__all__} | {"save_picture": save_picture}
 VALUES = [thing for thing in (*NAMES.values(), *SANDBOX.values()) if inspect.isclass(thing)]
 ASYNC = (
-    NAMES | SANDBOX | {cls.__name__: cls for cls in RETURNED} | members(*ORIGINALS, AsyncBulkJob, *VALUES, *RETURNED)
+    NAMES
+    | SANDBOX
+    | HELPERS
+    | {cls.__name__: cls for cls in RETURNED}
+    | members(*ORIGINALS, AsyncBulkJob, *VALUES, *RETURNED)
 )
 SYNC = members(*TWINS)
-ASYNC = {name: thing for name, thing in ASYNC.items() if name not in SYNC}
+ASYNC = {name: thing for name, thing in EVERYTHING if name not in SYNC}
 
 
 def examples(thing: Any) -> list[doctest.Example]:
@@ -100,10 +117,10 @@ def test_no_example_is_only_for_show() -> None:
 
 def test_the_reference_has_every_class() -> None:
     """Twins stand for their originals there."""
-    pages = (Path(__file__).parents[2] / "docs" / "reference").glob("*.md")
+    pages = REFERENCE.glob("*.md")
     shown = {line.rpartition(".")[2] for page in pages for line in page.read_text().splitlines() if line[:4] == "::: "}
-    errors = {cls.__name__ for cls in VALUES if issubclass(cls, CortexError)}
-    assert {cls.__name__ for cls in (*ORIGINALS, *VALUES, *RETURNED)} - errors - shown == set()
+    assert "::: cortexclient.errors" in (REFERENCE / "values.md").read_text()
+    assert {cls.__name__ for cls in (*ORIGINALS, *VALUES, *RETURNED)} - set(errors.__all__) - shown == set()
 
 
 TOLD = ("IdArray", "BoolArray", "NDArray", "DataFrame", "DatetimeIndex", "Results[", "LazyFrame", "pa.Table")
@@ -150,7 +167,7 @@ class Stage:
         self._process: SandboxProcess | None = None
         self._client = kind("minnie_public")
         roots = [864691134885645050, 864691135440543560, 864691135157210468]
-        self._names = NAMES | SANDBOX | {"np": np, "pd": pd, "pl": pl, "roots": roots, "world": world}
+        self._names = NAMES | SANDBOX | HELPERS | {"np": np, "pd": pd, "pl": pl, "roots": roots, "world": world}
 
     def names(self, name: str) -> dict[str, Any]:
         """Those for one member, which may do with them what it wants."""
@@ -184,6 +201,8 @@ def wrong_examples(
                 yield name, (example.source, example.want, told)
 
 
+# hundreds of examples; half of the time goes into loading the packages that some of them show
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("kind", [AsyncCortexClient, CortexClient])
 def test_the_examples_do_what_they_say(

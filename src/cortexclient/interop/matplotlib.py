@@ -53,6 +53,12 @@ def save_picture(
     ------
     MissingDependency
         matplotlib is not installed.
+
+    Examples
+    --------
+    >>> mesh = await client.mesh.get_mesh(864691134885645050)
+    >>> save_picture(mesh, folder / "cell.png", view="zy", height=3).stat().st_size > 1000
+    True
     """
     if view not in VIEWS:
         raise CortexUsageError(f"view={view!r}: must be one of {', '.join(VIEWS)}")
