@@ -85,12 +85,10 @@ TWINS: list[Any] = [getattr(_sync, name) for name in _sync.__all__]
 ORIGINALS = [AsyncCortexClient if twin is CortexClient else twin.__orig_bases__[0].__args__[0] for twin in TWINS]
 HELPERS = {name: getattr(errors, name) for name in errors.__all__} | {"save_picture": save_picture}
 VALUES = [thing for thing in (*NAMES.values(), *SANDBOX.values()) if inspect.isclass(thing)]
-ASYNC = (
-    NAMES
-    | SANDBOX
-    | HELPERS
-    | {cls.__name__: cls for cls in RETURNED}
-    | members(*ORIGINALS, AsyncBulkJob, *VALUES, *RETURNED)
+EVERYTHING = (
+    *(NAMES | SANDBOX | HELPERS).items(),
+    *((cls.__name__, cls) for cls in RETURNED),
+    *members(*ORIGINALS, AsyncBulkJob, *VALUES, *RETURNED).items(),
 )
 SYNC = members(*TWINS)
 ASYNC = {name: thing for name, thing in EVERYTHING if name not in SYNC}
