@@ -1,4 +1,4 @@
-"""For the reference: parameters that share a line of the docstring have each its own type and default."""
+"""For the reference: what is internal is left out; parameters that share a line of the docstring have each its type."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ class OwnTypes(griffe.Extension):
     def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:  # noqa: ARG002
         """Mend a function."""
         _mend(func, func.parameters)
+
+    def on_class_members(self, *, cls: griffe.Class, **kwargs: Any) -> None:  # noqa: ARG002
+        """Leave out what services do for each other."""
+        for name, member in list(cls.members.items()):
+            if any(str(decorator.value) == "internal" for decorator in getattr(member, "decorators", ())):
+                del cls.members[name]
 
     def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:  # noqa: ARG002
         """Mend a class, whose docstring tells of its constructor."""
