@@ -59,9 +59,9 @@ WITHOUT_REFEREE: dict[str, str] = {
     "get_skeletons": "pcg_skel judges it on real neurons in tests/services/test_morphology.py",
     "stream_skeletons": "what get_skeletons is made of; tests/services/test_morphology.py compares them",
     "skeleton.stream_skeletons": "what skeleton.get_skeletons is made of, which has a row",
-    "ensure_skeletons": "it changes the server; tests/services/test_skeleton_bucket.py makes skeletons",
+    "ensure_skeletons": "it changes the server; tests/services/skeletons makes some",
     "skeleton.ensure_skeletons": "the same",
-    "skeleton.generate_bulk_skeletons_async": "it changes the server; tests/services/test_skeleton.py makes skeletons",
+    "skeleton.generate_bulk_skeletons_async": "it changes the server; tests/services/skeletons makes some",
     "mesh.get_mesh": "cloud-volume judges it in tests/referee/test_meshes.py",
     "mesh.get_meshes": "cloud-volume judges it in tests/referee/test_meshes.py",
     "mesh.stream_meshes": "what mesh.get_meshes is made of",
@@ -72,7 +72,7 @@ WITHOUT_REFEREE: dict[str, str] = {
     "exports.reset_available_files": "what available_files does at first, which has a row",
     "exports.scan": "no peer is lazy, or reads Delta Lakes; tests/services/test_exports.py compares it with get_table",
     "exports.download": "what get_table is made of, which has a row",
-    "neuroglancer_url": "no peer makes a link without asking; tests/services/test_skeleton.py reads it with nglui",
+    "neuroglancer_url": "no peer makes a link without asking; tests/services/skeletons reads it with nglui",
 }
 """Public names that no peer can judge, with the reason."""
 

@@ -28,6 +28,7 @@ VALUES = st.recursive(
 
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "decode": json.decode,
+    "decode_records": json.decode_records,
     "decode_id_list": lambda body: json.decode_id_list(body, "k"),
     "decode_seconds": lambda body: json.decode_seconds(body, "k", 2),
     "decode_flags": lambda body: json.decode_flags(body, "k", 2),
@@ -109,7 +110,9 @@ def test_another_document_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_body_cut_anywhere_is_refused(decoder: str) -> None:
     entry = {"decode_flags": "true", "decode_seconds": "1.5"}.get(decoder, str(ONE_APART[3]))
-    body = f'{{"{5 if decoder == "decode_id_lists" else "k"}": [{entry}, {entry}]}}'.encode()
+    key = "5" if decoder in ("decode_id_lists", "decode_records") else "k"
+    value = f'{{"a": {entry}}}' if decoder == "decode_records" else f"[{entry}, {entry}]"
+    body = f'{{"{key}": {value}}}'.encode()
     DECODERS[decoder](body)
     for end in range(len(body)):
         with pytest.raises(DecodeError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json as stdlib_json
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ import simdjson
 from .._types import BoolArray, IdArray
 from ..errors import DecodeError
 from ..ids import INT64_MAX
+
+T = TypeVar("T")
 
 _threads = threading.local()
 _EXACT_SECONDS = 2**53 / 1000
@@ -42,6 +44,28 @@ def decode(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise DecodeError(f"the reply is not JSON ({error}): {body[:60]!r}") from error
+
+
+def decode_as(body: bytes, kind: type[T]) -> T:
+    """A JSON document of one kind: ``dict``, ``list``, ``str`` ...
+
+    Raises
+    ------
+    DecodeError
+        If it is of another one: proxies, and handlers that forget the status, send their errors as a 200.
+    """
+    value = decode(body)
+    if not isinstance(value, kind):
+        raise DecodeError(f"a JSON {kind.__name__} was promised: {body[:60]!r}")
+    return value
+
+
+def decode_records(body: bytes) -> dict[int, dict[str, Any]]:
+    """``{"<id>": {...}, ...}`` by integer id."""
+    value = decode_as(body, dict)
+    if not all(isinstance(record, dict) and key.isdecimal() for key, record in value.items()):
+        raise DecodeError(f"records by their ids were promised: {body[:60]!r}")
+    return {int(key): record for key, record in value.items()}
 
 
 def decode_lenient(body: bytes) -> Any:

@@ -143,7 +143,7 @@ class Session:
                     raise
                 text = f"{server} has no datastack {datastack!r}; client.info.get_datastacks() lists what there is"
                 raise NotFoundError(text, endpoint=error.endpoint) from error
-            return dict(json.decode(reply.body))
+            return json.decode_as(reply.body, dict)
 
         record: Mapping[str, Any] = await self.cache.get(("record", server, datastack), load, ttl=5 * MINUTES)
         return record

@@ -19,7 +19,7 @@ class AsyncInfo(Service):
         >>> await client.info.get_datastacks()
         ['minnie65_phase3_v1', 'minnie65_public']
         """
-        return sorted(json.decode((await self._session.send(endpoints.DATASTACKS)).body))
+        return sorted(json.decode_as((await self._session.send(endpoints.DATASTACKS)).body, list))
 
     async def get_datastack_info(self) -> dict[str, Any]:
         """Fetch the record of the datastack (cached for a few minutes).
@@ -99,7 +99,7 @@ class AsyncInfo(Service):
         >>> [mirror["image_source"] for mirror in await client.info.get_image_mirrors()]
         ['precomputed://gs://minnie65_phase3/em']
         """
-        return list(json.decode((await self._session.send(endpoints.IMAGE_MIRRORS)).body))
+        return json.decode_as((await self._session.send(endpoints.IMAGE_MIRRORS)).body, list)
 
     async def get_image_mirror_names(self) -> list[str]:
         """List the names of the datastack's image sources.
@@ -120,7 +120,7 @@ class AsyncInfo(Service):
         ['minnie65_phase3_v1', 'minnie65_public']
         """
         reply = await self._session.send(endpoints.VOLUME_DATASTACKS, {"aligned_volume": aligned_volume})
-        return sorted(json.decode(reply.body))
+        return sorted(json.decode_as(reply.body, list))
 
     async def get_aligned_volume_info_by_id(self, aligned_volume_id: int) -> dict[str, Any]:
         """Name, description and image source of any aligned volume, by its number.
@@ -131,7 +131,7 @@ class AsyncInfo(Service):
         'minnie65_phase3'
         """
         reply = await self._session.send(endpoints.ALIGNED_VOLUME_BY_ID, {"id": int(aligned_volume_id)})
-        return dict(json.decode(reply.body))
+        return json.decode_as(reply.body, dict)
 
     async def aligned_volume_name(self) -> str:
         """Name of the datastack's aligned volume.
@@ -161,7 +161,7 @@ class AsyncInfo(Service):
         >>> await client.info.get_aligned_volumes()
         ['minnie65_phase3']
         """
-        return sorted(json.decode((await self._session.send(endpoints.ALIGNED_VOLUMES)).body))
+        return sorted(json.decode_as((await self._session.send(endpoints.ALIGNED_VOLUMES)).body, list))
 
     async def get_aligned_volume_info(self) -> dict[str, Any]:
         """Name, description and image source of the datastack's aligned volume.

@@ -44,7 +44,7 @@ class AsyncL2Cache(Service):
         ('area_nm2', 'chunk_intersect_count', 'max_dt_nm', 'mean_dt_nm', 'pca', 'pca_val', 'rep_coord_nm', 'size_nm3')
         """
         with running(timeout, None, None):
-            return tuple(await self._once("l2cache attributes", endpoints.L2_METADATA))
+            return tuple(await self._once("l2cache attributes", endpoints.L2_METADATA, str))
 
     async def has_cache(self, *, timeout: float | None = None) -> bool:
         """Whether this datastack's segmentation has a cache; deployments too old to tell have none.
@@ -56,7 +56,7 @@ class AsyncL2Cache(Service):
         """
         with running(timeout, None, None):
             try:
-                tables = await self._once("l2cache tables", endpoints.L2_TABLES)
+                tables = await self._once("l2cache tables", endpoints.L2_TABLES, dict)
             except NotFoundError:
                 return False
             return segmentation_table(await self._session.record()) in tables
@@ -104,7 +104,7 @@ class AsyncL2Cache(Service):
             async def one(chunk: IdArray) -> dict[int, Record]:
                 body = json.encode({"l2_ids": chunk})
                 reply = await self._session.send(endpoints.L2_ATTRIBUTES, query=query, body=body, ids=chunk)
-                records = {int(key): record for key, record in json.decode(reply.body).items()}
+                records = json.decode_records(reply.body)
                 if records.keys() != set(chunk.tolist()):
                     raise DecodeError(f"{len(chunk)} records were asked, {len(records)} came back", ids=chunk)
                 reporter.add(len(chunk))
@@ -159,9 +159,12 @@ class AsyncL2Cache(Service):
             raise CortexUsageError(f"attributes={attributes!r}: give a list of names")
         return list(attributes or ())
 
-    async def _once(self, name: str, endpoint: endpoints.Endpoint) -> dict[str, Any]:
+    async def _once(self, name: str, endpoint: endpoints.Endpoint, of: type) -> dict[str, Any]:
         async def load() -> dict[str, Any]:
-            return dict(json.decode((await self._session.send(endpoint)).body))
+            found = json.decode_as((await self._session.send(endpoint)).body, dict)
+            if not all(isinstance(value, of) for value in found.values()):
+                raise DecodeError(f"{name} were promised: {found!r:.60}", endpoint=str(endpoint))
+            return found
 
         key = (name, self._session.server, self._session.spec.datastack)
         found: dict[str, Any] = await self._session.cache.get(key, load)

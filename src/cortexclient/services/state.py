@@ -30,7 +30,7 @@ class AsyncStates(Service):
         """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.STATE, {"id": int(state_id)})
-        return dict(json.decode(reply.body))
+        return json.decode_as(reply.body, dict)
 
     async def upload_state_json(self, state: dict[str, Any], *, timeout: float | None = None) -> int:
         """Store a state.

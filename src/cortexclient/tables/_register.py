@@ -75,7 +75,7 @@ class Register:
         """All schemas by name; none where the service is down: then nothing is checked before it is sent."""
 
         async def load() -> dict[str, Any]:
-            return dict(json.decode((await self.session.send(endpoints.SCHEMAS)).body))
+            return json.decode_as((await self.session.send(endpoints.SCHEMAS)).body, dict)
 
         try:
             found: dict[str, Any] = await self.session.cache.get(("schemas", self.session.server), load, ttl=DAY)

@@ -49,7 +49,7 @@ class GraphService(BatchedService):
         """
 
         async def load() -> dict[str, Any]:
-            return dict(json.decode((await self._session.send(endpoints.SEGMENTATION_INFO)).body))
+            return json.decode_as((await self._session.send(endpoints.SEGMENTATION_INFO)).body, dict)
 
         session = self._session
         key = ("segmentation_info", session.server, session.spec.datastack)

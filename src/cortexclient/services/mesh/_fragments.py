@@ -44,7 +44,7 @@ class FragmentStore:
         session = self._session
 
         async def load_table() -> dict[str, Any]:
-            return dict(json.decode((await session.send(endpoints.SEGMENTATION_INFO)).body))
+            return json.decode_as((await session.send(endpoints.SEGMENTATION_INFO)).body, dict)
 
         async def load() -> MeshSource:
             key = ("segmentation_info", session.server, session.spec.datastack)

@@ -121,7 +121,7 @@ async def exist(session: Session, ids: IdArray) -> BoolArray:
         found = json.decode((await session.send(endpoints.SKELETONS_EXIST, body=body, ids=chunk)).body)
         if isinstance(found, bool):  # the service's answer about a single id
             return np.full(len(chunk), found)
-        if not isinstance(found, dict) or any(str(i) not in found for i in chunk.tolist()):
+        if not isinstance(found, dict) or any(type(found.get(str(i))) is not bool for i in chunk.tolist()):
             raise DecodeError(
                 "an answer about each id was promised", ids=chunk, endpoint=str(endpoints.SKELETONS_EXIST)
             )

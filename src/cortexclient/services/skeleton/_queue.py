@@ -13,7 +13,7 @@ from ..._fanout import fan_out
 from ..._outbox import Outbox
 from ..._types import BoolArray, IdArray
 from ..._wire import endpoints, json
-from ...errors import DeadlineExceeded, NotFoundError, ServerRefusedError
+from ...errors import DeadlineExceeded, DecodeError, NotFoundError, ServerRefusedError
 from ...ids import batches, layer_of
 from .._base import Session, segmentation_table
 from ._bulk import exist
@@ -38,7 +38,7 @@ class Queue:
         session = self._session
 
         async def load() -> dict[str, Any]:
-            return dict(json.decode((await session.send(endpoints.SEGMENTATION_INFO)).body))
+            return json.decode_as((await session.send(endpoints.SEGMENTATION_INFO)).body, dict)
 
         info = await session.cache.get(("segmentation_info", session.server, session.spec.datastack), load)
         top = int(info["graph"]["n_layers"])
@@ -90,7 +90,7 @@ class Queue:
     async def _has_level2(self) -> bool:
         """Deployments too old to tell have no cache."""
         try:
-            tables = json.decode((await self._session.send(endpoints.L2_TABLES)).body)
+            tables = json.decode_as((await self._session.send(endpoints.L2_TABLES)).body, dict)
         except NotFoundError:
             return False
         return segmentation_table(await self._session.record()) in tables
@@ -108,6 +108,9 @@ async def queue(session: Session, ids: IdArray) -> float:
 
     async def one(chunk: IdArray) -> float:
         body = json.encode({"root_ids": chunk, "skeleton_version": 4, "verbose_level": 0})
-        return float(json.decode((await session.send(endpoints.SKELETONS_GENERATE, body=body, ids=chunk)).body))
+        seconds = json.decode((await session.send(endpoints.SKELETONS_GENERATE, body=body, ids=chunk)).body)
+        if not isinstance(seconds, int | float):
+            raise DecodeError(f"seconds were promised: {seconds!r:.60}", ids=chunk)
+        return float(seconds)
 
     return sum(await fan_out(batches(ids, session.batch(endpoints.SKELETONS_GENERATE)), one, workers=2))

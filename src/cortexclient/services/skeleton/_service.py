@@ -39,7 +39,7 @@ class AsyncSkeletons(Service):
         >>> await client.skeleton.get_version()
         '0.23.11'
         """
-        return str(json.decode((await self._session.send(endpoints.SKELETON_VERSION)).body))
+        return json.decode_as((await self._session.send(endpoints.SKELETON_VERSION)).body, str)
 
     async def get_versions(self) -> tuple[int, ...]:
         """Versions of skeletons that the service knows; -1 means the newest, 0 the one for Neuroglancer.
@@ -49,7 +49,10 @@ class AsyncSkeletons(Service):
         >>> await client.skeleton.get_versions()
         (-1, 0, 1, 2, 3, 4)
         """
-        return tuple(json.decode((await self._session.send(endpoints.SKELETON_VERSIONS)).body))
+        numbers = json.decode_as((await self._session.send(endpoints.SKELETON_VERSIONS)).body, list)
+        if not all(isinstance(number, int) for number in numbers):
+            raise DecodeError(f"the numbers of versions were promised: {numbers!r:.60}")
+        return tuple(numbers)
 
     async def get_skeleton(
         self,
@@ -270,7 +273,10 @@ class AsyncSkeletons(Service):
         prefixes = ",".join(map(str, as_ids(root_id_prefixes, "root_id_prefixes").tolist()))
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.SKELETON_CACHE, {"prefixes": prefixes, "limit": limit})
-        return dict(json.decode(reply.body))
+        found = json.decode_as(reply.body, dict)
+        if not {"num_found", "files"} <= found.keys():
+            raise DecodeError(f"a list of files was promised: {reply.body[:60]!r}")
+        return found
 
     async def get_refusal_list(self, *, timeout: float | None = None) -> IdArray:
         """List the roots of this datastack of which the service makes no skeleton, since it failed before.
@@ -287,9 +293,9 @@ class AsyncSkeletons(Service):
         """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.SKELETON_REFUSALS)
-        header, *lines = wire.unpack(reply.body).decode().split()
+        header, *lines = wire.unpack(reply.body).decode(errors="replace").split() or [""]
         rows = [line.split(",") for line in lines]
-        if header.upper() != "DATASTACK_NAME,ROOT_ID" or any(len(row) != 2 for row in rows):
+        if header.upper() != "DATASTACK_NAME,ROOT_ID" or any(len(row) != 2 or not row[1].isdecimal() for row in rows):
             raise DecodeError(f"the refusal list is not a table of roots: {header[:60]}")
         return np.array([int(root) for _, root in rows], np.int64)
 
@@ -306,7 +312,7 @@ class AsyncSkeletons(Service):
         """
         with running(timeout, None, None):
             reply = await self._session.send(endpoints.SKELETON_INFO, {"version": skeleton_version})
-        return dict(json.decode(reply.body))
+        return json.decode_as(reply.body, dict)
 
 
 def _stream(ids: IdArray, work: Work[T], progress: ProgressLike, timeout: float | None) -> Stream[T]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import types
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,38 +17,14 @@ from cortexclient import AsyncCortexClient, Limits
 from cortexclient._outbox import AHEAD
 from cortexclient.errors import CortexUsageError, DecodeError, MissingDependency, NotFoundError
 from cortexclient.sandbox import Faults, Sandbox, World, costs
-from cortexclient.sandbox.graph import NEVER
 from cortexclient.sandbox.routes import skeletoncache
 from cortexclient.sandbox.skeleton_formats import flatdict
 from cortexclient.services.skeleton import _bucket, _fetch
 
-from .conftest import client_of
+from ..conftest import client_of
 
 pytest.importorskip("h5py")
 ARRAYS = ("vertices", "edges", "radius", "compartment", "lvl2_ids", "mesh_to_skel_map")
-
-
-@pytest.fixture(scope="module")
-def own_world() -> World:
-    return World.default()
-
-
-@pytest.fixture
-def server(own_world: World) -> Iterator[Sandbox]:
-    with Sandbox(own_world) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def client(flavour: str, server: Sandbox) -> AsyncIterator[AsyncCortexClient]:
-    async with client_of(flavour, server) as client:
-        yield client
-
-
-@pytest.fixture
-def cached(own_world: World) -> list[int]:
-    roots = own_world.graph.root_ids()
-    return [int(i) for i in roots[own_world.skeletons.cached(roots, 0)]]
 
 
 def requests(server: Sandbox, part: str) -> int:
@@ -80,12 +55,11 @@ async def test_the_bucket_has_the_same_skeletons_as_the_service(
 
 
 async def test_what_the_bucket_lacks_is_asked_for_and_made(
-    client: AsyncCortexClient, own_world: World, cached: list[int]
+    client: AsyncCortexClient, cached: list[int], missing: list[int]
 ) -> None:
-    roots = own_world.graph.root_ids()
-    old = int(roots[(own_world.graph.retired(roots) != NEVER) & ~own_world.skeletons.cached(roots, 2**50)][0])
-    results = await client.skeleton.get_skeletons([cached[0], old, cached[1] + 1], method="bucket", timeout=HANG)
-    assert list(results) == [cached[0], old]
+    asked = [cached[0], missing[0], cached[1] + 1]
+    results = await client.skeleton.get_skeletons(asked, method="bucket", timeout=HANG)
+    assert list(results) == asked[:2]
     assert isinstance(results.errors[cached[1] + 1], NotFoundError)
 
 

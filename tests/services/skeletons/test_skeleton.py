@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
@@ -25,45 +24,11 @@ from cortexclient.errors import (
     ServerRefusedError,
 )
 from cortexclient.sandbox import Sandbox, World
-from cortexclient.sandbox.graph import NEVER
 from cortexclient.sandbox.routes import skeletoncache
 
-from .conftest import client_of
+from ..conftest import client_of
 
 CURRENT = 864691134885645050
-
-
-@pytest.fixture(scope="module")
-def own_world() -> World:
-    """A world of its own, since these tests fill its queue and its list of refused roots."""
-    return World.default()
-
-
-@pytest.fixture(scope="module")
-def server(own_world: World) -> Iterator[Sandbox]:
-    with Sandbox(own_world) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def client(flavour: str, server: Sandbox) -> AsyncIterator[AsyncCortexClient]:
-    async with client_of(flavour, server) as client:
-        yield client
-
-
-@pytest.fixture
-def cached(own_world: World) -> list[int]:
-    """Roots whose skeletons are there."""
-    roots = own_world.graph.root_ids()
-    return [int(i) for i in roots[own_world.skeletons.cached(roots, 0)]]
-
-
-@pytest.fixture
-def missing(own_world: World) -> list[int]:
-    """Retired roots, of which nobody has asked a skeleton."""
-    roots = own_world.graph.root_ids()
-    roots = roots[own_world.graph.retired(roots) != NEVER]
-    return [int(i) for i in roots[~own_world.skeletons.cached(roots, 2**50)]]
 
 
 def assert_same(found: Any, world: World) -> None:
@@ -102,8 +67,8 @@ async def test_many_come_in_chunks_once_each_and_are_kept(
 async def test_one_bad_id_among_a_thousand_spoils_only_itself(
     client: AsyncCortexClient, own_world: World, cached: list[int]
 ) -> None:
-    level2 = int(own_world.graph.leaves(CURRENT, 2)[0])
-    for bad in (level2, CURRENT + 1):
+    level2, supervoxel = (int(own_world.graph.leaves(CURRENT, layer)[0]) for layer in (2, 1))
+    for bad in (supervoxel, level2, CURRENT + 1, 0):
         ids = [*cached[:500], bad, *cached[500:999]]
         results = await client.skeleton.get_skeletons(ids)
         assert list(results.errors) == [bad]
