@@ -24,7 +24,19 @@ pytest.importorskip("cloudvolume", reason="meshes are cloudvolume.Mesh objects")
 DracoPy = pytest.importorskip("DracoPy")
 KINDS = ["legacy", "multilod", "multilod-sharded"]
 FOLDER = "flat/v117/mesh"
+FILES = {
+    "legacy": [f"{ROOTS[0]}:0:1", f"{ROOTS[0]}:0"],
+    "multilod": [f"{ROOTS[0]}.index", f"{ROOTS[0]}"],
+    "multilod-sharded": ["0.shard"],
+}
+"""What of each layout may be damaged."""
 Change = Callable[[bytes], bytes]
+
+
+def cases(*ends: str) -> Any:
+    """Each of these files in the layout that has it."""
+    there = [(kind, end) for kind, files in FILES.items() for end in files if end in ends]
+    return pytest.mark.parametrize(("static", "end"), there, indirect=["static"])
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -121,9 +133,7 @@ def damaged(static: Sandbox) -> Iterator[Callable[[str, Change | None], None]]:
     whole = dict(static.world.files)
 
     def damage(end: str, change: Change | None) -> None:
-        name = next((name for name in whole if name.startswith(FOLDER) and name.endswith(end)), None)
-        if name is None:
-            pytest.skip("this layout has no such file")
+        name = next(name for name in whole if name.startswith(FOLDER) and name.endswith(end))
         if change is None:
             del static.world.files[name]
         else:
@@ -134,7 +144,7 @@ def damaged(static: Sandbox) -> Iterator[Callable[[str, Change | None], None]]:
     static.world.files |= whole
 
 
-@pytest.mark.parametrize("end", [f"{ROOTS[0]}:0:1", f"{ROOTS[0]}"])
+@cases(f"{ROOTS[0]}:0:1", f"{ROOTS[0]}")
 async def test_a_fragment_that_is_not_there(client: AsyncCortexClient, damaged: Any, end: str) -> None:
     damaged(end, None)
     with pytest.raises(NotFoundError, match="missing"):
@@ -145,7 +155,7 @@ async def test_a_fragment_that_is_not_there(client: AsyncCortexClient, damaged: 
         assert len(mesh.faces)
 
 
-@pytest.mark.parametrize("end", [f"{ROOTS[0]}:0:1", f"{ROOTS[0]}:0", f"{ROOTS[0]}.index", f"{ROOTS[0]}", "0.shard"])
+@cases(*(end for files in FILES.values() for end in files))
 @pytest.mark.parametrize("keep", [0, 3, 100])
 async def test_files_that_are_cut_short(client: AsyncCortexClient, damaged: Any, end: str, keep: int) -> None:
     damaged(end, lambda data: data[:keep])
@@ -155,14 +165,16 @@ async def test_files_that_are_cut_short(client: AsyncCortexClient, damaged: Any,
         assert (await client.mesh.get_mesh(ROOTS[1], source="static")).segid == ROOTS[1]
 
 
-async def test_a_shard_index_gone_wrong(client: AsyncCortexClient, damaged: Any) -> None:
-    damaged("0.shard", lambda data: struct.pack("<4Q", 900, 100, 900, 100) + data[32:])
+@cases("0.shard")
+async def test_a_shard_index_gone_wrong(client: AsyncCortexClient, damaged: Any, end: str) -> None:
+    damaged(end, lambda data: struct.pack("<4Q", 900, 100, 900, 100) + data[32:])
     with pytest.raises(DecodeError, match="shard's index is wrong"):
         await client.mesh.get_mesh(ROOTS[0], source="static")
 
 
-async def test_a_shard_index_that_points_elsewhere(client: AsyncCortexClient, damaged: Any) -> None:
-    damaged("0.shard", lambda data: struct.pack("<4Q", 0, 48, 0, 48) + data[32:])
+@cases("0.shard")
+async def test_a_shard_index_that_points_elsewhere(client: AsyncCortexClient, damaged: Any, end: str) -> None:
+    damaged(end, lambda data: struct.pack("<4Q", 0, 48, 0, 48) + data[32:])
     with pytest.raises(NotFoundError, match="no static segmentation"):
         await client.mesh.get_mesh(ROOTS[0], source="static")
 
