@@ -15,6 +15,7 @@
     ├── DecodeError                    the reply is not what the endpoint promises
     ├── IncompatibleServerError        the server is too old for this call
     ├── TruncatedResult                a row limit was hit where splitting was switched off
+    ├── TooLarge                       an object is larger than the call allows
     ├── MissingDependency              an optional package is needed; names the pip line
     └── PartialFailure(.results)       some ids failed; what succeeded is kept
 
@@ -45,6 +46,7 @@ __all__ = [
     "ServerError",
     "ServerRefusedError",
     "TermsNotAccepted",
+    "TooLarge",
     "TruncatedResult",
     "UnavailableError",
 ]
@@ -209,6 +211,10 @@ class IncompatibleServerError(CortexError):
 
 class TruncatedResult(CortexError):
     """The server stopped at its row limit and splitting the query was switched off."""
+
+
+class TooLarge(CortexError):
+    """An object is larger than the call allows; nothing of it was fetched, or not all."""
 
 
 class MissingDependency(CortexError, ImportError):

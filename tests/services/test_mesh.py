@@ -16,6 +16,7 @@ from cortexclient.errors import (
     DecodeError,
     MissingDependency,
     NotFoundError,
+    TooLarge,
     UnavailableError,
 )
 from cortexclient.sandbox import Faults, Sandbox, World
@@ -105,6 +106,21 @@ async def test_bad_ids_spoil_only_themselves(client: AsyncCortexClient, world: W
     assert (await client.mesh.mesh_exists([*ids, ROOTS[0]])).tolist() == [False, True, False, False, False, False, True]
 
 
+async def test_a_root_whose_manifest_lists_nothing(client: AsyncCortexClient, world: World) -> None:
+    """It is there, but nobody has made its mesh yet; so is a level-2 node of it."""
+    nodes = world.meshes.pieces(ROOTS[1], 2).tolist()
+    world.meshes.omitted.update(nodes)
+    ids = [ROOTS[1], nodes[0], ROOTS[0], ROOTS[1]]
+    meshes = await client.mesh.get_meshes(ids)
+    assert list(meshes) == [ROOTS[0]]
+    assert {root: error.ids for root, error in meshes.errors.items()} == {root: (root,) for root in ids[:2]}
+    assert all(isinstance(error, NotFoundError) for error in meshes.errors.values())
+    assert (await client.mesh.mesh_exists(ids)).tolist() == [False, False, True, False]
+    for method in ("fragments", "geometry"):
+        with pytest.raises(NotFoundError, match="lists no fragments"):
+            await client.mesh.compute_vertex_to_l2_mapping(ROOTS[1], method=method)
+
+
 async def test_nothing_asked_is_nothing_sent(client: AsyncCortexClient, sandbox: Sandbox) -> None:
     assert len(await client.mesh.get_meshes([])) == 0
     assert sandbox.counters.snapshot().total.requests == 0
@@ -135,7 +151,7 @@ async def test_a_mesh_that_is_too_large_is_refused_before_it_is_fetched(
 ) -> None:
     await client.mesh.mesh_exists(initial[0])
     sandbox.counters.reset()
-    with pytest.raises(CortexError, match="above max_bytes=100"):
+    with pytest.raises(TooLarge, match="above max_bytes=100"):
         await client.mesh.get_mesh(initial[0], max_bytes=100)
     assert list(sandbox.counters.snapshot().routes) == ["GET /meshing/api/v1/table/{table}/manifest/{node_id}:0"]
 
@@ -335,5 +351,5 @@ async def test_labels_that_cannot_be_meant(client: AsyncCortexClient, options: d
 
 
 async def test_labels_take_more_arguments_for_the_mesh(client: AsyncCortexClient) -> None:
-    with pytest.raises(CortexError, match="above max_bytes=100"):
+    with pytest.raises(TooLarge, match="above max_bytes=100"):
         await client.mesh.compute_vertex_to_l2_mapping(ROOTS[0], mesh_kwargs={"max_bytes": 100})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cortexclient import AsyncCortexClient
-from cortexclient.errors import CortexError, CortexUsageError, DecodeError, NotFoundError
+from cortexclient.errors import CortexUsageError, DecodeError, NotFoundError, TooLarge
 from cortexclient.sandbox import Sandbox, World
 from cortexclient.sandbox.static_meshes import COARSE, add_flat_segmentation
 from cortexclient.sandbox.worlds.examples_page import ROOTS
@@ -115,7 +115,7 @@ async def test_what_cannot_be_meant(client: AsyncCortexClient, static: Sandbox) 
 
 
 async def test_a_mesh_that_is_too_large_is_refused(client: AsyncCortexClient) -> None:
-    with pytest.raises(CortexError, match="above max_bytes=100"):
+    with pytest.raises(TooLarge, match="above max_bytes=100"):
         await client.mesh.get_mesh(ROOTS[0], max_bytes=100)
 
 

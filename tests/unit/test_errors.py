@@ -36,6 +36,7 @@ EXAMPLES: dict[str, CortexError] = {
     "DecodeError": errors.DecodeError("cut short"),
     "IncompatibleServerError": errors.IncompatibleServerError("needs 3.0, is 2.1"),
     "TruncatedResult": errors.TruncatedResult("500,000 rows"),
+    "TooLarge": errors.TooLarge("8,000 fragments", ids=IDS[:1]),
     "MissingDependency": errors.MissingDependency("caveclient", "cave", "client.cave"),
     "PartialFailure": errors.PartialFailure(
         "1 of 2", results=Results([Outcome(IDS[0], "value")]), errors={IDS[1]: errors.DecodeError("cut", ids=[IDS[1]])}

@@ -157,7 +157,7 @@ class Mesh(Twin[AsyncMesh]):
             the mesh without them).
         DecodeError
             Fragments cannot be read; as above.
-        CortexError
+        TooLarge
             The mesh is larger than ``max_bytes``.
 
         Examples

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..._types import IdArray
 from ..._wire.meshes import Fragment, MeshSource, Part, Vertices, decode, join, weld
-from ...errors import CortexError, CortexUsageError, DecodeError, MissingDependency, NotFoundError
+from ...errors import CortexError, CortexUsageError, DecodeError, MissingDependency, NotFoundError, TooLarge
 
 Source = Literal["auto", "graphene", "static"]
 SOURCES: Final = ("auto", "graphene", "static")
@@ -138,5 +138,5 @@ def incomplete(node: int, asked: int, missing: dict[str, CortexError], mesh: Any
 def refuse_above(max_bytes: int | None, size: int, fragments: int, node: int) -> None:
     """Refuse a mesh that is larger than its user allows."""
     if max_bytes is not None and size > max_bytes:
-        text = f"the mesh has {fragments:,} fragments of {size:,} bytes, above max_bytes={max_bytes:,}"
-        raise CortexError(text, ids=(node,))
+        text = f"the mesh has {fragments:,} fragments of {size:,} bytes, above max_bytes={max_bytes:,}: "
+        raise TooLarge(text + "allow more, or take the part within bounds=", ids=(node,))

@@ -89,7 +89,7 @@ class MeshCalls(Service):
             the mesh without them).
         DecodeError
             Fragments cannot be read; as above.
-        CortexError
+        TooLarge
             The mesh is larger than ``max_bytes``.
 
         Examples
