@@ -384,7 +384,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: _text(value)))
         axis.set_minor_formatter(NullFormatter())
     axes.set_title(curve.title, loc="left", fontsize=9, fontweight="bold")
-    _legend(axes)
+    axes.legend(loc="best", fontsize=8)
 
 
 def _legend(axes: Axes) -> None:
