@@ -21,6 +21,7 @@ from cortexclient.sandbox.worlds.examples_page import VERSIONS
 
 from .conftest import client_of
 
+LOOKUP, BACKUP = "nucleus_detection_lookup_v1", "nucleus_alternative_points"
 VALID = (117, 661, 1412, 1484)
 CAP = 50
 
@@ -83,7 +84,7 @@ async def test_an_unknown_version_is_told_with_the_nearest(client: AsyncCortexCl
     for call in (client.materialize.get_timestamp, client.materialize.get_tables):
         with pytest.raises(NotFoundError):
             await call(number)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match=rf"no version {number}; did you mean {caught.value.nearest[0]} or"):
         await client.materialize.query_table(MAIN, materialization_version=number)
 
 
@@ -215,6 +216,7 @@ async def test_a_wrong_filter_is_told_with_the_nearest(client: AsyncCortexClient
     [
         {"limit": 0},
         {"limit": -3},
+        {"offset": -1},
         {"select_columns": []},
         {"desired_resolution": [1, 1]},
         {"desired_resolution": [4, 4, 0]},
@@ -233,9 +235,42 @@ async def test_a_wrong_question_is_not_sent(client: AsyncCortexClient, sandbox: 
     assert not [route for route in sandbox.counters.snapshot().routes if route.startswith("POST")]
 
 
-async def test_an_unknown_column_is_the_servers_to_refuse(client: AsyncCortexClient) -> None:
-    with pytest.raises((ServerError, ServerRefusedError), match="nope"):
-        await client.materialize.query_table(MAIN, filter_equal_dict={"nope": 1})
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"filter_in_dict": {"pt_root": [1]}},
+        {"filter_out_dict": {"pt_root": [1]}},
+        {"filter_equal_dict": {"pt_root": 1}},
+        {"filter_spatial_dict": {"pt_root": [[0, 0, 0], [1, 1, 1]]}},
+        {"select_columns": ["id", "pt_root"]},
+    ],
+    ids=str,
+)
+async def test_an_unknown_column_is_told_with_the_nearest(client: AsyncCortexClient, wrong: dict[str, Any]) -> None:
+    one, told = client.materialize, r"no column 'pt_root'; did you mean pt_root_id\?"
+    with pytest.raises(CortexUsageError, match=told):
+        await one.query_table(MAIN, **wrong)
+    with pytest.raises(CortexUsageError, match=told):
+        await one.query_view(LOOKUP, **wrong)
+    by_table = {kind: {MAIN: columns} for kind, columns in wrong.items()}
+    with pytest.raises(CortexUsageError, match=told):
+        await one.join_query([(MAIN, "id"), (BACKUP, "target_id")], **by_table)
+
+
+async def test_an_unknown_column_of_live_tables_is_told_with_the_nearest(client: AsyncCortexClient) -> None:
+    now = datetime.now(UTC)
+    with pytest.raises(CortexUsageError, match="did you mean volume"):
+        await client.materialize.live_live_query(MAIN, now, filter_equal_dict={"volum": 1})
+    with pytest.raises(CortexUsageError, match="did you mean target_id"):
+        await client.materialize.join_query([(MAIN, "id"), (BACKUP, "targetid")])
+    with pytest.raises(CortexUsageError, match="did you mean pt_root_id"):
+        await client.materialize.query_view(LOOKUP, select_columns=["pt_root"])
+
+
+async def test_what_a_column_cannot_be_compared_with_is_the_servers_to_refuse(client: AsyncCortexClient) -> None:
+    for wrong in ({"filter_equal_dict": {"id": "abc"}}, {"filter_regex_dict": {"id": "a"}}):
+        with pytest.raises((ServerError, ServerRefusedError), match=r"input for column id|only supported on string"):
+            await client.materialize.query_table(MAIN, **wrong)  # type: ignore[arg-type]
 
 
 async def test_times_are_filtered_by_instant(client: AsyncCortexClient, world: World) -> None:

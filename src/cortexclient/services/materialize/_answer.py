@@ -64,7 +64,7 @@ def finished(part: Part, query: RowQuery, desired: Sequence[float] | None) -> pa
         table = scaled(table, part.resolution, wanted, finer)
     table = _excluded(_with_utc(table), query, part.names)
     if query.view:
-        return table if query.select is None else table.select(_parts_of(table, query.select[query.name]))
+        return chosen(table, None if query.select is None else query.select[query.name])
     if query.select is not None:
         columns = [part.names.get(name, {}).get(c, c) for name in _order(query) for c in query.select.get(name, ())]
         return table.select(_parts_of(table, columns))
@@ -84,9 +84,14 @@ def chosen(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
         return table
     for column in columns:
         if column not in table.column_names and column + AXES[0] not in table.column_names:
-            near = difflib.get_close_matches(column, _stems(table.column_names), n=1, cutoff=0)
-            raise CortexUsageError(f"the answer has no column {column!r}; did you mean {near[0]}?")
+            raise no_column("the answer", column, _stems(table.column_names))
     return table.select(_parts_of(table, columns))
+
+
+def no_column(of: str, column: str, there: Iterable[str]) -> CortexUsageError:
+    """The error about a column that is not there."""
+    near = difflib.get_close_matches(column, there, n=1, cutoff=0)
+    return CortexUsageError(f"{of} has no column {column!r}; did you mean {near[0]}?")
 
 
 def attributes(query: RowQuery, resolution: Sequence[float] | None) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _excluded(table: pa.Table, query: RowQuery, names: dict[str, dict[str, str]]
         for given, values in columns.items():
             column = names.get(name, {}).get(given, given)
             if column not in table.column_names:
-                raise CortexUsageError(f"filter_out_dict names {given!r}, which is no column of the answer")
+                raise no_column(name, given, names.get(name) or _stems(table.column_names))
             listed = pa.array(values, table.schema.field(column).type)
             kept = pc.and_(pc.is_valid(table.column(column)), pc.invert(pc.is_in(table.column(column), listed)))
             table = table.filter(kept)

@@ -59,6 +59,8 @@ class RowQuery:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit <= 0:
             raise CortexUsageError(f"limit={self.limit}: must be above zero (leave it out for all rows)")
+        if self.offset is not None and self.offset < 0:
+            raise CortexUsageError(f"offset={self.offset}: must not be below zero")
         if self.select is not None and not any(self.select.values()):
             raise CortexUsageError("select_columns names no column: leave it out for all of them")
 
@@ -66,6 +68,14 @@ class RowQuery:
     def tables(self) -> list[str]:
         """All tables of the query, the principal one first."""
         return list(dict.fromkeys([self.name, *(table for join in self.joins for table in (join[0], join[2]))]))
+
+    @property
+    def columns(self) -> set[tuple[str, str]]:
+        """Table and name of all columns that the query names."""
+        filtered = {(t, c) for by_table in self.filters.values() for t, columns in by_table.items() for c in columns}
+        selected = {(table, column) for table, columns in (self.select or {}).items() for column in columns}
+        keys = {side for join in self.joins for side in (join[:2], join[2:])}
+        return filtered | selected | keys
 
     @property
     def live(self) -> bool:

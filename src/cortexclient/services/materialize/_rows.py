@@ -33,7 +33,7 @@ from ...errors import (
 )
 from ...frames import AXES
 from .._base import Session, check_aware
-from ._answer import Part, attributes, checked_unit, common_grid, finished, joined, resolution_of
+from ._answer import Part, attributes, checked_unit, common_grid, finished, joined, no_column, resolution_of
 from ._catalogue import Catalogue, explain
 from ._filters import ABOVE
 from ._row_query import FINER, RowQuery, edges_within, list_parts, split_column
@@ -195,10 +195,24 @@ class Rows:
         return await self.session.send(query.endpoint, query.path, query=options, body=json.encode(query.body()))
 
     async def _explain_query(self, query: RowQuery, error: CortexError) -> None:
-        """Raise a better error if a version or a table is the reason of the failure, else return."""
+        """Raise a better error if a version, a table or a column is the reason of the failure, else return."""
         version = query.when if isinstance(query.when, int) else await self._version()
         for name in query.tables:
             await explain(self.catalogue, name, version, error)
+        for table, column in sorted(query.columns):
+            if (
+                column in str(error)
+                and (there := await self._columns(table, version, query.view))
+                and column not in there
+            ):
+                raise no_column(table, column, there) from error
+
+    async def _columns(self, table: str, version: int, view: bool) -> set[str]:
+        """The columns of a table or view; none if they cannot be had."""
+        try:
+            return set((await self.ask(RowQuery(table, version, view=view, limit=1))).names.get(table, ()))
+        except CortexError:
+            return set()
 
     async def _empty(self, query: RowQuery) -> Part:
         """Stand in for a live answer of no rows, which the server refuses; the columns are the newest version's."""

@@ -79,9 +79,11 @@ class Versions(Service):
         for item in known:
             if item["version"] == number:
                 return item
-        nearest = sorted((abs(item["version"] - number), item["version"]) for item in known)[:3]
+        distances = sorted((abs(item["version"] - number), item["version"]) for item in known)[:3]
+        nearest = [str(other) for _, other in distances]
         raise NotFoundError(
-            f"{self._session.spec.datastack} has no version {number}", nearest=[str(v) for _, v in nearest]
+            f"{self._session.spec.datastack} has no version {number}; did you mean {' or '.join(nearest)}?",
+            nearest=nearest,
         )
 
     async def get_timestamp(self, version: int | None = None, *, timeout: float | None = None) -> datetime:
