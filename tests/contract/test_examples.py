@@ -193,6 +193,7 @@ def wrong_examples(
             try:
                 play(example, names, runner)
             except (MissingDependency, ImportError):
+                capsys.readouterr()
                 yield name, None
                 break
             if not checker.check_output(example.want, told := capsys.readouterr().out, FLAGS):
