@@ -33,6 +33,7 @@ def test_a_row_that_differs_from_the_first_one_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "PACKAGES", ("numpy",))
     report.keep("part", "odd", {"rounds": 1}, ODD)
     header, _, *rows = report.as_markdown("part").split("\n\n")[1].splitlines()
     assert header == "| way | refused | seconds |"
