@@ -26,9 +26,11 @@ def load_client(dataset: str | DatasetSpec) -> CortexClient:
     """
     spec = get_spec(dataset)
     client = _clients.get(spec)
-    if client is None or client.closed:
-        client = _clients[spec] = CortexClient(spec)
-    return client
+    if client is not None and not client.closed:
+        return client
+    if client is not None:
+        _clients.pop(spec, None)
+    return _clients.setdefault(spec, CortexClient(spec))  # another thread's, if that was faster
 
 
 _clients: dict[DatasetSpec, CortexClient] = {}

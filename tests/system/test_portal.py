@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -28,6 +29,7 @@ from cortexclient import (
     NotFoundError,
     SyncStream,
     _fanout,
+    _load,
     _portal,
     load_client,
 )
@@ -258,6 +260,20 @@ def test_load_client_gives_one_client_for_each_dataset() -> None:
     assert load_client("v1dd") is not one
     with pytest.raises(NotFoundError, match="v1dd"):
         load_client("v1ddd")
+
+
+def test_threads_that_load_a_client_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+
+    class Made(CortexClient):
+        def __init__(self, *arguments: Any) -> None:
+            both.wait(HANG)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(_load, "CortexClient", Made)
+    monkeypatch.setattr(_load, "_clients", {})
+    with ThreadPoolExecutor(2) as pool:
+        assert len({*pool.map(load_client, ["v1dd", "v1dd"])}) == 1
 
 
 @pytest.mark.parametrize("kind", [CortexClient, AsyncCortexClient])

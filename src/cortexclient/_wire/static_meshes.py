@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from .._quietly import quietly
 from ..errors import DecodeError, MissingDependency
 from . import json
 from .meshes import Part, Vertices, decode
@@ -40,10 +41,10 @@ class ShardIndex:
     def place(self, node: int) -> tuple[str, Span]:
         """File of an object's shard, and where in its head the index of its minishard is told."""
         try:
-            from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
+            sharding = quietly("cloudvolume.datasource.precomputed.sharding")
         except ImportError as error:
             raise MissingDependency("cloud-volume", "mesh", "client.mesh") from error
-        at = ShardingSpecification.from_dict(dict(self.spec)).compute_shard_location(node)
+        at = sharding.ShardingSpecification.from_dict(dict(self.spec)).compute_shard_location(node)
         row = 16 * int(at.minishard_number)
         return f"{at.shard_number}.shard", (row, row + 16)
 

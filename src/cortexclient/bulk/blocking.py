@@ -134,8 +134,8 @@ class BulkJob(JobBase[CortexClient]):
         >>> job = BulkJob("root_id_to_cell_id", roots, folder, client="minnie_public")
         >>> job.drain()
         """
-        if self._running is not None:
-            self._running.drain()
+        if (running := self._running) is not None:  # looked at once: the job may end just now
+            running.drain()
 
     @internal
     def client_share(self, workers: int) -> CortexClient:

@@ -226,8 +226,8 @@ class AsyncBulkJob(JobBase[AsyncCortexClient]):
         >>> job.drain()
         """
         self._drained = True
-        if self._stop is not None:
-            self._stop()
+        if (stop := self._stop) is not None:  # looked at once: the job may end just now
+            stop()
 
     # -- the job -----------------------------------------------------------------------------------------------------
 

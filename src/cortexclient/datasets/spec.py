@@ -146,7 +146,7 @@ def get_spec(dataset: str | DatasetSpec) -> DatasetSpec:
         return dataset
     if spec := _SPECS.get(dataset):
         return spec
-    for spec in _SPECS.values():
+    for spec in [*_SPECS.values()]:  # a copy: another thread may register one
         if spec.datastack == dataset:
             return spec
     nearest = difflib.get_close_matches(dataset, _SPECS, n=3, cutoff=0.3)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .._quietly import quietly
 from ..errors import CortexUsageError, MissingDependency
 
 if TYPE_CHECKING:
@@ -35,13 +35,11 @@ def viewer_state(
         Rows of a table, whose points become a layer; ``attrs["dataframe_resolution"]`` tells their unit.
     """
     try:
-        with warnings.catch_warnings():  # some of its own dependencies announce changes at import
-            warnings.simplefilter("ignore")
-            from nglui.statebuilder import ViewerState
+        new_state = quietly("nglui.statebuilder").ViewerState
     except ImportError as error:
         raise MissingDependency("nglui", "neuroglancer", "neuroglancer_url") from error
     resolution = [float(record[f"viewer_resolution_{axis}"]) for axis in "xyz"]
-    viewer = ViewerState(dimensions=resolution, infer_coordinates=False)
+    viewer = new_state(dimensions=resolution, infer_coordinates=False)
     viewer.add_image_layer(source=record["aligned_volume"]["image_source"], name="imagery")
     sources = [record["segmentation_source"], *filter(None, [record.get("skeleton_source")])]
     viewer.add_segmentation_layer(source=sources, name="segmentation", segments=list(root_ids))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
+from .._quietly import quietly
 from ..datasets.spec import DatasetSpec
 from ..errors import CortexUsageError, MissingDependency
 
@@ -17,9 +17,7 @@ def dataset_space(spec: DatasetSpec) -> Any:
             "object in standard_transform (minnie_ds, v1dd_ds)"
         )
     try:
-        with warnings.catch_warnings():  # its older spellings announce themselves at import
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import standard_transform
+        transforms = quietly("standard_transform")  # its older spellings announce themselves
     except ImportError as error:
         raise MissingDependency("standard_transform", "space", "client.space") from error
-    return getattr(standard_transform, spec.space)
+    return getattr(transforms, spec.space)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
 import numpy as np
 
+from ..._quietly import quietly
 from ..._types import IdArray
 from ..._wire.meshes import Fragment, MeshSource, Part, Vertices, decode, join, weld
 from ...errors import CortexError, CortexUsageError, DecodeError, MissingDependency, NotFoundError, TooLarge
@@ -113,12 +113,9 @@ def cloudvolume_mesh(part: Part, node: int, missing: list[str]) -> Any:
 
 def _mesh_type() -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from cloudvolume import Mesh
+        return quietly("cloudvolume").Mesh
     except ImportError as error:
         raise MissingDependency("cloud-volume", "mesh", "client.mesh") from error
-    return Mesh
 
 
 def incomplete(node: int, asked: int, missing: dict[str, CortexError], mesh: Any) -> CortexError:
