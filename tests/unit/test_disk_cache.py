@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cortexclient._transport import disk as disk_module
 from cortexclient._transport.cache import Cache
 from cortexclient._transport.disk import RAW, Codec, DiskCache, _name
 
@@ -162,6 +163,16 @@ async def test_calls_at_once_do_not_meet_in_a_statement(tmp_path: Path) -> None:
         sys.setswitchinterval(usual)
     info = await disk.info()
     assert (info.entries, info.misses, info.problem) == (2_000, 0, None)
+
+
+async def test_threads_that_write_stand_in_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine: nobody looks in vain for the whole time that others may take."""
+    monkeypatch.setattr(disk_module, "LOCK_SECONDS", 0.0)
+    disk = DiskCache(tmp_path, 1 << 30)
+    await asyncio.gather(*(disk.put(number, bytes(1_000), RAW) for number in range(300)))
+    await asyncio.gather(*(disk.forget(number) for number in range(100)))
+    info = await disk.info()
+    assert (info.entries, info.problem) == (200, None)
 
 
 WRITER = """

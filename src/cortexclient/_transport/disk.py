@@ -174,17 +174,19 @@ class DiskCache:
                 return None
             digest, value, used = row
             if digest != _digest(name, value):
-                file.execute(FORGET, (name,))
+                with self._writing:
+                    file.execute(FORGET, (name,))
                 return None
             if now - used > TOUCH_SECONDS:
-                file.execute("UPDATE entries SET used = ? WHERE key = ?", (now, name))
+                with self._writing:
+                    file.execute("UPDATE entries SET used = ? WHERE key = ?", (now, name))
             return bytes(value)
 
     def _put(self, name: bytes, value: bytes) -> None:
         if len(value) > min(self.max_bytes, LARGEST):
             return
         row = (name, _digest(name, value), value, len(value), self._clock())
-        with self._file() as file:
+        with self._file() as file, self._writing:
             file.execute("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)", row)
             bound = self.max_bytes
             while file.execute("SELECT bytes FROM totals").fetchone()[0] > bound:
@@ -194,11 +196,11 @@ class DiskCache:
                     return
 
     def _forget(self, name: bytes) -> None:
-        with self._file() as file:
+        with self._file() as file, self._writing:
             file.execute(FORGET, (name,))
 
     def _clear(self) -> None:
-        with self._file() as file:
+        with self._file() as file, self._writing:
             file.execute("DELETE FROM entries")
             file.execute("VACUUM")
 
@@ -216,7 +218,7 @@ class DiskCache:
         try:
             file = idle.pop()
         except IndexError:
-            with self._opening:  # a new file takes its journal mode from one connection; others would find it locked
+            with self._writing:  # a new file takes its journal mode from one connection; others would find it locked
                 file = self._open()
         try:
             yield file
@@ -227,7 +229,8 @@ class DiskCache:
 
     def _own(self) -> None:
         self._idle: list[sqlite3.Connection] = []
-        self._owner, self._opening = os.getpid(), threading.Lock()
+        # threads of one process stand in line; SQLite lets writers look again and again, and some never get their turn
+        self._owner, self._writing = os.getpid(), threading.Lock()
         weakref.finalize(self, _close, self._idle, self._owner)
 
     def _open(self) -> sqlite3.Connection:
