@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import numpy as np
 
 from ._budget import BudgetScope
@@ -102,7 +103,8 @@ class Coalescer:
             del batch.waiting[turn]
             if batch.task is not None and not batch.waiting and not batch.task.done():  # the last one to give up
                 batch.task.cancel()
-                await asyncio.wait([batch.task])
+                with anyio.CancelScope(shield=True):  # a deadline that is over would end this wait too
+                    await asyncio.wait([batch.task])
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()

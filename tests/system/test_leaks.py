@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.patience import HANG
+from tests.patience import HANG, until, until_so
 
 from cortexclient import AsyncCortexClient, CortexClient, CortexError, RetryPolicy
 from cortexclient.sandbox import Faults, Sandbox, World
@@ -45,10 +46,8 @@ def sockets() -> int:
 
 async def settled(count: Callable[[], int], expected: int) -> int:
     """A count, once it has come down to what is expected, or stays above: the server closes its ends a little later."""
-    for _ in range(100):
-        if count() <= expected:
-            break
-        await asyncio.sleep(0.02)
+    with contextlib.suppress(TimeoutError):
+        await until_so(lambda: count() <= expected)
     return count()
 
 
@@ -73,7 +72,7 @@ async def failing(client: AsyncCortexClient, roots: np.ndarray) -> None:
 
 async def late(client: AsyncCortexClient, roots: np.ndarray) -> None:
     with pytest.raises(TimeoutError):
-        await client.root_id_to_cell_id(roots, timeout=0.1)
+        await client.root_id_to_cell_id(roots, timeout=0.005)
 
 
 async def cancelled(client: AsyncCortexClient, roots: np.ndarray) -> None:
@@ -164,10 +163,6 @@ def test_the_blocking_client_leaves_its_one_thread_alone(served: Sandbox, world:
         with CortexClient(served.spec, token=served.token) as client:
             client.is_latest_roots(roots)
             with suppress(TimeoutError):
-                client.root_id_to_cell_id(roots, timeout=0.02)
+                client.root_id_to_cell_id(roots, timeout=0.005)
     assert set(threading.enumerate()) - threads == set()
-    for _ in range(100):
-        if sockets() <= before:
-            break
-        threading.Event().wait(0.02)
-    assert sockets() <= before
+    until(lambda: sockets() <= before)

@@ -10,8 +10,10 @@ import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
+from tests.patience import HANG
 
 from cortexclient._transport.cache import Cache, size_of
 from cortexclient._transport.disk import DiskCache
@@ -110,11 +112,14 @@ async def test_the_last_who_gives_up_calls_the_load_off() -> None:
     assert await cache.get("k", giving("new")) == "new"
 
 
-async def test_a_value_leaves_when_its_time_is_up() -> None:
-    cache = Cache()
-    assert await cache.get("k", giving(1), ttl=0.02) == 1
-    assert await cache.get("k", giving(2), ttl=0.02) == 1
-    await asyncio.sleep(0.05)
+async def test_a_value_leaves_when_its_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, loop, ahead = Cache(), asyncio.get_running_loop(), 0.0
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + ahead)
+    assert await cache.get("k", giving(1), ttl=1_000.0) == 1
+    assert await cache.get("k", giving(2), ttl=1_000.0) == 1
+    ahead = 1_001.0
+    await settle()
     assert await cache.get("k", giving(3)) == 3
     assert cache.info().entries == 1
 
@@ -226,3 +231,23 @@ async def test_pieces_are_kept_on_disk(tmp_path: Path) -> None:
     await second.pieces.forget(["a"])
     assert await Cache(1000, DiskCache(tmp_path, 1 << 20)).pieces.load(["a", "b"]) == {"b": b"2"}
     assert await Cache(1000).pieces.load(["a"]) == {}
+
+
+async def test_a_deadline_that_is_over_leaves_no_load_behind() -> None:
+    """A deadline cancels again whatever is awaited after it."""
+    cache, before = Cache(), asyncio.all_tasks()
+    ended: list[str] = []
+
+    async def load() -> int:
+        try:
+            await asyncio.sleep(HANG)
+        finally:
+            for _ in range(5):  # closing takes some turns of the loop
+                await asyncio.sleep(0)
+            ended.append("closed")
+        return 1
+
+    with anyio.move_on_after(0.01):
+        await cache.get("k", load)
+    assert ended == ["closed"]
+    assert asyncio.all_tasks() == before

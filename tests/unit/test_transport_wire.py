@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
+from tests.patience import HANG
 
 from cortexclient import errors
 from cortexclient._transport import TokenSource, Transport
@@ -92,7 +93,7 @@ class RawServer:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for it, and a moment more for what is already on the wire."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while not condition():
             await asyncio.sleep(0.005)
     await asyncio.sleep(0.02)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+
 from .pieces import Pieces
 
 if TYPE_CHECKING:
@@ -206,7 +208,8 @@ class Cache:
             if not flight.waiting and not flight.task.done():
                 self._land(key, flight.task)
                 flight.task.cancel()
-                await asyncio.wait([flight.task])
+                with anyio.CancelScope(shield=True):  # a deadline that is over would end this wait too
+                    await asyncio.wait([flight.task])
 
     def _land(self, key: Hashable, task: asyncio.Task[Any] | None) -> None:
         if key in self._flights and self._flights[key].task is task:
