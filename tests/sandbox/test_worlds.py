@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +24,7 @@ from tests.sandbox.world_checks import (
     level2_edges,
 )
 
+from cortexclient.sandbox import world as world_module
 from cortexclient.sandbox.edits import merge, split
 from cortexclient.sandbox.graph import NEVER
 from cortexclient.sandbox.world import World
@@ -311,3 +316,21 @@ def test_a_description_names_what_is_there(world: World) -> None:
     text = world.describe()
     assert text["operations"] == 1_500
     assert text["tables"][NUCLEI] == 600
+
+
+def test_threads_find_the_same_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test sets on one of them, the server must see."""
+    made: list[object] = []
+    second = threading.Barrier(2)
+
+    def slowly(*arguments: Any) -> object:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            second.wait(0.2)
+        made.append(arguments)
+        return object()
+
+    monkeypatch.setattr(world_module, "Skeletons", slowly)
+    world = World.synthesize(1, nuclei=5, edits=2, synapses=1, versions=1, expired=0)
+    with ThreadPoolExecutor(2) as threads:
+        found = {*threads.map(lambda _: world.skeletons, range(2))}
+    assert len(found) == len(made) == 1

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -16,6 +15,7 @@ from .exports import Exports
 from .graph import Cells, Edges, Graph, Layout, Lineage, Operation
 from .level2 import Level2Cache
 from .meshes import Meshes
+from .once import made_once
 from .skeletons import Shapes, Skeletons
 from .states import States
 from .tables import Table, Tables, Version, View
@@ -116,7 +116,7 @@ class World:
     without_level2: frozenset[str] = frozenset()
     files: dict[str, bytes] = field(default_factory=dict)
 
-    @cached_property
+    @made_once
     def level2(self) -> Level2Cache:
         """Records of level-2 nodes.
 
@@ -128,7 +128,7 @@ class World:
         """
         return Level2Cache(self.graph, self.shapes.level2)
 
-    @cached_property
+    @made_once
     def meshes(self) -> Meshes:
         """The fragments of all nodes; they are made when somebody asks for them.
 
@@ -140,7 +140,7 @@ class World:
         """
         return Meshes(self.graph, self.level2.points)
 
-    @cached_property
+    @made_once
     def skeletons(self) -> Skeletons:
         """The skeletons that are there, and those that are being made.
 
@@ -152,7 +152,7 @@ class World:
         newest = max((v.time_us for v in self.versions if v.valid), default=self.graph.created_ms * 1000)
         return Skeletons(self.graph, self.level2, self.shapes, newest // 1000)
 
-    @cached_property
+    @made_once
     def exports(self) -> Exports:
         """The bulk exports of the tables, and `files`, as objects of a store.
 
@@ -163,7 +163,7 @@ class World:
         """
         return Exports(self)
 
-    @cached_property
+    @made_once
     def states(self) -> States:
         """Neuroglancer states that clients have uploaded; they are not saved.
 
@@ -175,7 +175,7 @@ class World:
         """
         return States()
 
-    @cached_property
+    @made_once
     def annotations(self) -> Tables:
         """The tables at any version or time; frozen states are cached here.
 
