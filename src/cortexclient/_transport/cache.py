@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-
 from .pieces import Pieces
 
 if TYPE_CHECKING:
@@ -207,6 +205,8 @@ class Cache:
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
                 self._land(key, flight.task)
+                import anyio
+
                 flight.task.cancel()
                 with anyio.CancelScope(shield=True):  # a deadline that is over would end this wait too
                     await asyncio.wait([flight.task])
