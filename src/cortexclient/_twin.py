@@ -233,6 +233,7 @@ class _Pump(Generic[T]):
 
     def __init__(self, stream: Flow[T]) -> None:
         self._stream = stream
+        self._ahead = stream._ahead or AHEAD  # noqa: SLF001 (nothing that users would ask for)
         self._task: asyncio.Task[None] | None = None
         self._arrived: list[T | _End] = []
         self._news = asyncio.Event()
@@ -254,7 +255,7 @@ class _Pump(Generic[T]):
             async with self._stream as outcomes:
                 async for outcome in outcomes:
                     self._add(outcome)
-                    if len(self._arrived) >= AHEAD:
+                    if len(self._arrived) >= self._ahead:
                         self._room.clear()
                         await self._room.wait()
         except Exception as error:  # noqa: BLE001 (it is raised where the stream is read)

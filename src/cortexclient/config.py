@@ -34,7 +34,7 @@ class Limits:
 
     in_flight: int = 16
     """Requests at once to each CAVE service."""
-    storage_in_flight: int = 64
+    storage_in_flight: int = 128
     """Requests at once to object stores, which scale further."""
     per_service: Mapping[str, int] = field(default_factory=dict)
     """Exceptions by service name, for example ``{"skeleton": 8}``."""

@@ -186,8 +186,11 @@ class Flow(Generic[T]):
     The context is required: it owns the workers, so that leaving it early (``break``, an exception) ends them all.
     """
 
-    def __init__(self, open_: Callable[[], AbstractAsyncContextManager[AsyncIterator[T]]]) -> None:
+    def __init__(
+        self, open_: Callable[[], AbstractAsyncContextManager[AsyncIterator[T]]], *, ahead: int | None = None
+    ) -> None:
         self._context = open_()
+        self._ahead = ahead  # how many a pump may take before they are asked for, if they are large
 
     async def __aenter__(self) -> AsyncIterator[T]:
         return await self._context.__aenter__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from cortexclient import AsyncCortexClient
+from cortexclient._wire.meshes import Fragment, MeshSource
 from cortexclient.config import RetryPolicy
 from cortexclient.errors import (
     CortexError,
@@ -21,6 +24,9 @@ from cortexclient.errors import (
 )
 from cortexclient.sandbox import Faults, Sandbox, World
 from cortexclient.sandbox.worlds.examples_page import ROOTS
+from cortexclient.services.mesh import _meshes
+from cortexclient.services.mesh._assembly import Assembly
+from cortexclient.services.mesh._bytes import GROWTH, ByteGate
 
 from .conftest import client_of
 
@@ -166,6 +172,81 @@ async def test_stream(client: AsyncCortexClient, world: World, initial: list[int
     assert not arrived[5].ok
     for root in initial:
         check(arrived[root].unwrap(), world, root)
+
+
+@pytest.fixture
+def gates(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The gates of the streams that begin, each with the most that it has let in, and for how many."""
+    made: list[Any] = []
+
+    class Watched(ByteGate):
+        def __init__(self, limit: int) -> None:
+            super().__init__(limit)
+            self.most, self.holders = 0, 0
+            made.append(self)
+
+        async def take(self, count: int) -> None:
+            await super().take(count)
+            self.most, self.holders = max(self.most, self.held), self.holders + 1
+
+    monkeypatch.setattr(_meshes, "ByteGate", Watched)
+    return made
+
+
+async def test_meshes_that_wait_to_be_read_count(
+    client: AsyncCortexClient, sandbox: Sandbox, world: World, initial: list[int], gates: list[Any]
+) -> None:
+    sizes = {root: m.vertices.nbytes + m.faces.nbytes for root, m in (await client.mesh.get_meshes(initial)).items()}
+    lost = world.meshes.pieces(ROOTS[0], 2)[0]
+    sandbox.faults = Faults("404", only=f"dynamic/{lost}")
+    async with client.mesh.stream_meshes([*initial, ROOTS[0], 5]) as outcomes:
+        arrived = []
+        async for outcome in outcomes:
+            async with asyncio.timeout(20):  # the others are made while nobody reads
+                while gates[0].holders < len(initial) + 1:
+                    await asyncio.sleep(0.01)
+            arrived.append(outcome)
+            unread = sorted(sizes[root] for root in set(initial) - {one.id for one in arrived})
+            assert gates[0].held >= sum(unread[:-1]), "one may be on its way to the reader"
+    assert sorted(one.id for one in arrived) == sorted([*initial, ROOTS[0], 5])
+    assert sorted(one.id for one in arrived if not one.ok) == [5, ROOTS[0]]
+    assert gates[0].held == 0, "what failed gives back too"
+
+
+async def test_a_stream_never_holds_more_than_its_limit(
+    client: AsyncCortexClient, initial: list[int], gates: list[Any]
+) -> None:
+    async with client.mesh.stream_meshes(initial[:1], bytes_at_once=1) as outcomes:
+        assert [outcome.ok async for outcome in outcomes] == [True]
+    largest = gates[0].most
+    assert largest > 1, "one alone may hold any amount"
+    async with client.mesh.stream_meshes(initial, bytes_at_once=2 * largest) as outcomes:
+        assert [outcome.ok async for outcome in outcomes] == [True] * len(initial)
+    assert largest < gates[1].most <= 2 * largest
+    assert (gates[1].holders, gates[1].held) == (len(initial), 0)
+
+
+def test_what_is_reserved_for_a_mesh_is_enough(world: World, initial: list[int]) -> None:
+    """Measured, without Draco's own memory, for a mesh of many fragments."""
+    nodes = [node for root in initial for node in world.meshes.pieces(root, 2).tolist()]
+    data = {Fragment(node, str(node), 0, 0): world.meshes.fragment(node) for node in nodes}
+    scale = {"chunk_sizes": [[256, 256, 512]], "resolution": [8, 8, 40]}
+    graph = {"chunk_size": [256, 256, 512], "n_layers": 12, "spatial_bit_masks": {"2": 10}}
+    source = MeshSource.read({"scales": [scale], "graph": graph}, "", {})
+
+    def make() -> None:
+        assembly = Assembly(initial[0], list(data), source)
+        assert assembly.take(data) == []
+        assert len(assembly.mesh().faces) > 0
+
+    make()  # loads the libraries
+    tracemalloc.start()
+    try:
+        make()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < GROWTH * sum(map(len, data.values()))
 
 
 async def test_a_stream_may_be_left_early(client: AsyncCortexClient, initial: list[int]) -> None:

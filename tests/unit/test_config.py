@@ -68,7 +68,7 @@ def test_rates_are_those_of_the_dataset_unless_named() -> None:
 def test_workers_share_what_one_user_may() -> None:
     limits = Limits(per_service={"skeleton": 8}, per_minute={"query": 150}, batch={"roots_binary": 100})
     part = limits.shared_by(4)
-    assert (part.in_flight, part.storage_in_flight, part.per_service["skeleton"]) == (4, 16, 2)
+    assert (part.in_flight, part.storage_in_flight, part.per_service["skeleton"]) == (4, 32, 2)
     assert part.per_minute == {"query": 37.5}
     assert part.batch == limits.batch
     assert limits.shared_by(100).in_flight == 1

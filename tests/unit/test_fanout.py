@@ -114,6 +114,30 @@ async def test_cancelling_a_fan_out_cancels_every_call() -> None:
     assert work.running == 0
 
 
+async def test_calls_in_turn_share_their_slots() -> None:
+    slots, work = asyncio.Semaphore(5), Work()
+    await asyncio.gather(*(fanout.in_turn(range(k, k + 20), work, slots) for k in (0, 20, 40)))
+    assert (work.peak, len(work.started), set(work.started.values())) == (5, 60, {1})
+
+
+@pytest.mark.parametrize("how", ["error", "cancelled"])
+async def test_calls_in_turn_that_end_early_give_their_slots_back(how: str) -> None:
+    slots, work = asyncio.Semaphore(5), Work(on_7=NotFoundError("no 7"))
+    first = 0 if how == "error" else 100
+    task = asyncio.create_task(fanout.in_turn(range(first, first + 10_000), work, slots))
+    if how == "cancelled":
+        await asyncio.sleep(0.01)
+        task.cancel()
+    with pytest.raises(NotFoundError if how == "error" else asyncio.CancelledError):
+        await task
+    assert work.running == 0
+    assert len(work.started) < 1_000
+    for _ in range(5):
+        async with asyncio.timeout(1):
+            await slots.acquire()
+    assert slots.locked()
+
+
 async def test_together_gives_results_in_the_order_of_the_calls() -> None:
     async def slow() -> str:
         await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..._fanout import fan_out
+from ..._fanout import in_turn
 from ..._wire import endpoints, json
 from ..._wire.meshes import Fragment, MeshSource, Run, parse_manifest, runs
 from ...config import STORAGE
@@ -38,6 +38,7 @@ class FragmentStore:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._flights: dict[Hashable, Flight] = {}
+        self._slots = asyncio.Semaphore(session.limits.of(STORAGE))
 
     async def source(self) -> MeshSource:
         """Where the fragments are (cached)."""
@@ -130,7 +131,7 @@ class FragmentStore:
                     settle(fragment, data)
                 else:
                     missing.append(fragment)
-            await fan_out(runs(missing, MOST_BYTES), fetch, self._session.limits.of(STORAGE))
+            await in_turn(runs(missing, MOST_BYTES), fetch, self._slots)
         finally:
             for fragment in fragments:
                 if flight := self._flights.pop((folder, *fragment[1:]), None):

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
+import anyio.to_thread
 import numpy as np
 
 from ..._fanout import collect, fan_out, running, stream
@@ -30,6 +32,9 @@ AT_ONCE: Final = 16
 BYTES_AT_ONCE: Final = 512 << 20
 """Bytes of meshes under way, nearly."""
 
+MAKERS: Final = 2
+"""Threads that decode and weld: one keeps up with the loop. The allocator keeps what each of them has freed."""
+
 
 class MeshCalls(Service):
     """Meshes of roots and of level-2 nodes.
@@ -42,6 +47,7 @@ class MeshCalls(Service):
         super().__init__(session)
         self._store = FragmentStore(session)
         self._static = StaticMeshes(session)
+        self._threads = anyio.CapacityLimiter(MAKERS)
 
     async def get_mesh(
         self,
@@ -188,7 +194,7 @@ class MeshCalls(Service):
             async with stream(ids, one, workers=AT_ONCE, progress=progress, timeout=timeout) as outcomes:
                 yield read(outcomes)
 
-        return Stream(opened)
+        return Stream(opened, ahead=1)  # what a pump has taken counts no more
 
     async def mesh_exists(
         self,
@@ -317,7 +323,7 @@ class MeshCalls(Service):
             if wish.source == "static":
                 raise NotFoundError("no static segmentation of this dataset holds the object", ids=(node,))
             made = await self._fetch(node, wish, reserve)
-        mesh = await asyncio.to_thread(made.mesh)
+        mesh = await anyio.to_thread.run_sync(made.mesh, limiter=self._threads)
         if reserve and mesh is not None:
             await reserve(mesh.vertices.nbytes + mesh.faces.nbytes)
         if made.missing and not (wish.allow_missing and mesh is not None):
@@ -345,7 +351,7 @@ class MeshCalls(Service):
         for _ in range(2):  # a fragment that cannot be read may have been cut short on its way: once more
             fetched = await self._store.fetch(wanted)
             assembly.missing |= fetched.lost
-            wanted = await asyncio.to_thread(assembly.take, fetched.data)
+            wanted = await anyio.to_thread.run_sync(assembly.take, fetched.data, limiter=self._threads)
             if not wanted:
                 break
             await self._store.forget(wanted)
