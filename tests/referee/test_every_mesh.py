@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pytest
 
 from cortexclient import CortexClient
+from cortexclient.config import Timeouts
 from cortexclient.sandbox import Sandbox, World
 from cortexclient.sandbox.meshes import Meshes
 
@@ -71,7 +72,8 @@ class Referee:
                 secrets={"token": sandbox.token},
                 progress=False,
             )
-        self.client = CortexClient(sandbox.spec, token=sandbox.token)
+        # a sandbox makes fragments when it is first asked for a manifest: all of a large neuron's take it a while
+        self.client = CortexClient(sandbox.spec, token=sandbox.token, timeouts=Timeouts(read=1800))
         self.meshes = self.vertices = self.triangles = 0
 
     def compare(self, roots: Ids, box: Any = None, *, threads: int = PEERS) -> None:
