@@ -13,7 +13,7 @@ from .services._base import Session
 
 VARIABLE = "CORTEXCLIENT_CACHE"
 """The environment's name for the folder, which exports are kept in too."""
-PIECES = 0.25
+PIECES = 0.125
 """Share of the memory for small values that come by the ten thousand: they are seldom asked for again, and must not
 drive out the tables that everything else is looked up in."""
 
