@@ -2,10 +2,10 @@
 
 Each variant runs in a process of its own (``python -m benchmarks.tables --child ...``): CPU seconds are those of the
 whole call, request and receiving included, all threads. A whole table is fetched several times by each process: first
-when nothing but a single row has been fetched before (modules are loaded, but memory must be had from the system), then
-as every later call finds it. The ids of all answers are compared before any ratio is printed; how many rows the peer's
-default lacks is printed with it: ten neurons a batch have more synapses here than the server gives at once, as on the
-real servers.
+when nothing but a single row has been fetched before (modules are loaded, but memory must be had from the system, which
+is the kernel's share and told apart), then as every later call finds it. The ids of all answers are compared before any
+ratio is printed; how many rows the peer's default lacks is printed with it: ten neurons a batch have more synapses here
+than the server gives at once, as on the real servers.
 
     python -m benchmarks.tables [--rounds 3] [--rows 500000] [--neurons 500] [--synapses 1800000]
 """
@@ -17,6 +17,7 @@ import asyncio
 import atexit
 import json
 import logging
+import os
 import statistics
 import subprocess
 import sys
@@ -71,9 +72,10 @@ def child(variant: str, url: str, token: str, roots: Path, out: Path) -> None:
 
 def clocked(call: Callable[[Ids], Any], asked: Ids) -> tuple[Ids, dict[str, float]]:
     """The ids that a call gives, sorted, and what it took. Its rows are gone when the next one begins."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu, kernel = time.perf_counter(), time.process_time(), os.times().system
     ids = call(asked)
     took = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    took["kernel"] = os.times().system - kernel
     return np.sort(np.asarray(ids).astype(np.int64)), took
 
 
@@ -148,7 +150,7 @@ def measure(variant: str, sandbox: SandboxProcess, roots: Ids, folder: Path) -> 
     done = subprocess.run([*command, str(asked), str(out)], stdout=subprocess.PIPE, text=True, check=True)
     first, *others = json.loads(done.stdout.splitlines()[-1])
     later = {key: statistics.median(took[key] for took in others or [first]) for key in first}
-    return np.load(out), later | {"first_cpu": first["cpu"]}
+    return np.load(out), later | {"first_cpu": first["cpu"], "first_kernel": first["kernel"]}
 
 
 def rounds_of(
@@ -164,7 +166,7 @@ def rounds_of(
                     found[variant], told = measure(variant, sandbox, roots, Path(folder))
                     taken[variant].append(told)
     medians = {
-        v: {key: statistics.median(t[key] for t in told) for key in ("seconds", "cpu", "first_cpu")}
+        v: {key: statistics.median(t[key] for t in told) for key in ("seconds", "cpu", "first_cpu", "first_kernel")}
         for v, told in taken.items()
     }
     return {variant: (found[variant], medians[variant]) for variant in variants}
@@ -202,6 +204,7 @@ def whole(sandbox: SandboxProcess, truth: Ids, rounds: int) -> None:
             "peer_cpu_ratio": peer["cpu"] / told[variant][1]["cpu"],
             "of_bare_cpu": told[variant][1]["cpu"] / least["cpu"],
             "first_cpu_s": told[variant][1]["first_cpu"],
+            "first_kernel_s": told[variant][1]["first_kernel"],
             "first_peer_ratio": peer["first_cpu"] / told[variant][1]["first_cpu"],
         }
         for variant, text in WHOLE_TABLE.items()

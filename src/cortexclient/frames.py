@@ -81,7 +81,8 @@ def to_pandas(table: pa.Table, split_positions: bool = True) -> pd.DataFrame:
     stems = [] if split_positions else position_stems(table.column_names)
     scalars = table.drop_columns([stem + axis for stem in stems for axis in AXES])
     lacking = {f.name for f in scalars.schema if f.type in nullable and scalars.column(f.name).null_count}
-    frame: pd.DataFrame = scalars.drop_columns(list(lacking)).to_pandas(split_blocks=True)
+    whole = all(column.num_chunks < 2 for column in scalars.columns)  # not copied; what came in parts is, by all cores
+    frame: pd.DataFrame = scalars.drop_columns(list(lacking)).to_pandas(split_blocks=whole)
     for position, name in enumerate(scalars.column_names):
         if name in lacking:
             frame.insert(position, name, scalars.column(name).to_pandas(types_mapper=nullable.get))
