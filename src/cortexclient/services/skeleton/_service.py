@@ -117,7 +117,7 @@ class AsyncSkeletons(Service):
             out before.
         method
             The way of what is there. ``"service"``: in its replies, of some skeletons each. ``"bucket"``: as files from
-            its bucket, 64 at once, by a token that the service gives (needs h5py); what the bucket does not give comes
+            its bucket, 128 at once, by a token that the service gives (needs h5py); what the bucket does not give comes
             from the service. ``"auto"``: the service, but the bucket for the rest of many once the first replies show
             that it will be faster.
         progress, timeout
