@@ -131,7 +131,7 @@ def test_a_program_may_end_without_closing_its_client() -> None:
 
 async def test_failures_hold_no_memory(served: Sandbox, world: World) -> None:
     """Errors carry ids and answers; none of them may be kept by the client."""
-    roots = np.sort(world.graph.root_ids())[:200]
+    roots = np.sort(world.graph.root_ids())[:500]
     ids = np.append(roots, roots[-1] + 12_345)
     pin = datetime.now(UTC)  # another address for each call would fill the caches of addresses
     async with AsyncCortexClient(served.spec, token=served.token, timestamp=pin) as client:
@@ -151,7 +151,7 @@ async def test_failures_hold_no_memory(served: Sandbox, world: World) -> None:
             later = await fail(30)
         finally:
             tracemalloc.stop()
-    assert later - warm < 30 * 1_000
+    assert later - warm < 30 * ids.nbytes / 2, "other threads of the tests come and go, too"
 
 
 def test_the_blocking_client_leaves_its_one_thread_alone(served: Sandbox, world: World) -> None:
