@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +48,10 @@ class MeshCalls(Service):
         super().__init__(session)
         self._store = FragmentStore(session)
         self._static = StaticMeshes(session)
-        self._threads = anyio.CapacityLimiter(MAKERS)
+
+    @cached_property
+    def _threads(self) -> anyio.CapacityLimiter:  # building a client shall not load what anyio needs for it
+        return anyio.CapacityLimiter(MAKERS)
 
     async def get_mesh(
         self,
