@@ -39,9 +39,12 @@ HEAVY = (
     "caveclient",
     "cloudvolume",
     "meshparty",
+    "tenacity",
+    "tqdm",
     "rich",
     "pygments",
 )
+"""What importing and building a client must not load; a test watches it, too."""
 
 
 def seconds(code: str) -> tuple[float, float]:

@@ -7,20 +7,7 @@ import subprocess
 import sys
 
 import pytest
-
-HEAVY = [
-    "pandas",
-    "polars",
-    "pyarrow",
-    "httpx",
-    "aiohttp",
-    "caveclient",
-    "cloudvolume",
-    "meshparty",
-    "tenacity",
-    "tqdm",
-    "rich",
-]
+from benchmarks.imports import HEAVY
 
 LOADED = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
